@@ -1,0 +1,1 @@
+"""Typed LLM steps, composed into DAGs, run with production policies."""

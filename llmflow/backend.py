@@ -1,0 +1,183 @@
+"""The few primitives whose price matters on every call, on the backend that is running.
+
+anyio gives the same on both backends, but its timers and task groups cost as much as the rest of a call together
+(8-13 µs and 16-31 µs, see docs/explanation/performance.md). On asyncio these use asyncio's own primitives; on trio,
+trio's. Everything that is not on the hot path uses anyio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from asyncio import _get_running_loop as running_loop
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["Alarm", "Wakeup", "alarm", "cancelled_class", "loop_token", "monotonic", "on_asyncio", "on_trio", "running_loop"]
+
+T = TypeVar("T")
+
+
+def on_asyncio() -> bool:
+    """Whether an asyncio loop runs in this thread."""
+    return running_loop() is not None
+
+
+def on_trio() -> bool:
+    """Whether trio runs in this thread."""
+    trio = sys.modules.get("trio")
+    return trio is not None and running_loop() is None and trio.lowlevel.in_trio_run()
+
+
+def loop_token() -> object | None:
+    """Return what identifies the running event loop, None outside of any."""
+    if (loop := running_loop()) is not None:
+        return loop
+    return sys.modules["trio"].lowlevel.current_trio_token() if on_trio() else None
+
+
+def monotonic() -> float:
+    """Seconds on the clock of the running event loop, so that a loop on virtual time is one everywhere."""
+    if (loop := running_loop()) is not None:
+        return loop.time()
+    return sys.modules["trio"].current_time() if on_trio() else time.monotonic()  # type: ignore[no-any-return]
+
+
+def cancelled_class() -> type[BaseException]:
+    """Return the exception class with which the running backend cancels."""
+    if running_loop() is not None or "trio" not in sys.modules:
+        return asyncio.CancelledError
+    return sys.modules["trio"].Cancelled  # type: ignore[no-any-return]
+
+
+class Alarm(Protocol):
+    """A context that is cancelled from inside when its time is up, and swallows that cancellation."""
+
+    fired: bool
+    """Whether the time was up before the body ended."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool: ...
+
+
+def alarm(seconds: float) -> Alarm:
+    """Return a context that ends after `seconds`; ask `fired` afterwards. Infinite seconds cost nothing."""
+    if (loop := running_loop()) is not None:
+        return _AsyncioAlarm(loop, seconds)
+    return _TrioAlarm(seconds)
+
+
+class _AsyncioAlarm:
+    """One `call_later` and one `cancel`; the book-keeping is that of `asyncio.timeout`.
+
+    It counts `Task.cancelling()` so that a cancellation from outside that arrives together with the alarm still
+    leaves as a cancellation (https://docs.python.org/3/library/asyncio-task.html#asyncio.Task.uncancel).
+    """
+
+    __slots__ = ("_before", "_handle", "_loop", "_seconds", "_task", "fired")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._handle: asyncio.TimerHandle | None = None
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        if self._seconds != float("inf"):
+            task = asyncio.current_task(self._loop)
+            if task is None:  # a callback, not a task: nobody could be cancelled
+                msg = "a timeout needs a task; call this from a coroutine that runs in one"
+                raise RuntimeError(msg)
+            self._task = task
+            self._before = task.cancelling()
+            self._handle = self._loop.call_later(max(self._seconds, 0.0), self._fire)
+        return self
+
+    def _fire(self) -> None:
+        self.fired = True
+        self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
+        if self._handle is None:
+            return False
+        self._handle.cancel()
+        if not self.fired:
+            return False
+        ours = self._task.uncancel() <= self._before
+        return ours and kind is not None and issubclass(kind, asyncio.CancelledError)
+
+
+class _TrioAlarm:
+    __slots__ = ("_scope", "fired")
+
+    def __init__(self, seconds: float) -> None:
+        trio = sys.modules["trio"]
+        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
+        swallowed = bool(self._scope.__exit__(kind, exc, tb))
+        self.fired = self._scope.cancelled_caught
+        return swallowed
+
+
+class Wakeup:
+    """A one-shot event that any thread may set and one task of any loop waits for."""
+
+    __slots__ = ("_lock", "_notify", "_set")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._notify: Callable[[], object] | None = None
+        self._set = False
+
+    def set(self) -> None:
+        """Wake the waiter, now or when it comes; from any thread."""
+        with self._lock:
+            self._set = True
+            notify = self._notify
+        if notify is not None:
+            notify()
+
+    async def wait(self) -> None:
+        """Return once `set` was called."""
+        if (loop := running_loop()) is not None:
+            await self._wait_asyncio(loop)
+        else:
+            await self._wait_trio()
+
+    async def _wait_asyncio(self, loop: asyncio.AbstractEventLoop) -> None:
+        future: asyncio.Future[None] = loop.create_future()
+
+        def finish() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        if self._arm(lambda: loop.call_soon_threadsafe(finish)):
+            return
+        await future
+
+    async def _wait_trio(self) -> None:
+        trio = sys.modules["trio"]
+        event, token = trio.Event(), trio.lowlevel.current_trio_token()
+        if self._arm(lambda: token.run_sync_soon(event.set)):
+            return
+        await event.wait()
+
+    def _arm(self, notify: Callable[[], object]) -> bool:
+        """Remember how to wake the waiter; True when there is nothing to wait for."""
+        with self._lock:
+            if self._set:
+                return True
+            self._notify = notify
+            return False

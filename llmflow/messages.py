@@ -1,0 +1,291 @@
+"""What travels through the onions: asks and answers, requests and replies, and their records.
+
+All of them are frozen; a policy that wants to change one uses `dataclasses.replace`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from llmflow.models import Model, Params
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from llmflow.errors import StepError
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "Attempt",
+    "CallScope",
+    "Chunk",
+    "File",
+    "FinishReason",
+    "Message",
+    "Outcome",
+    "OutputFormat",
+    "Reply",
+    "Request",
+    "Result",
+    "Sink",
+    "Usage",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+FinishReason: TypeAlias = Literal["stop", "length", "refusal", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """An image, a sound or a PDF that goes with a prompt; either its bytes or an address the provider fetches.
+
+    Args:
+        media_type: Such as `image/png`, `audio/wav`, `application/pdf`.
+        data: The content.
+        url: An `https://` address, given to the provider as it is; llmflow itself never fetches it.
+        name: A file name for providers that want one.
+    """
+
+    media_type: str
+    data: bytes | None = field(default=None, repr=False)
+    url: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation that is sent."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens as the provider counted them; None where it did not say.
+
+    `input_tokens` includes `cached_tokens`, and `output_tokens` includes `reasoning_tokens`.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            input_tokens=_sum(self.input_tokens, other.input_tokens),
+            output_tokens=_sum(self.output_tokens, other.output_tokens),
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+    @property
+    def total_tokens(self) -> int | None:
+        """Input and output together, None when either is unknown."""
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
+        return self.input_tokens + self.output_tokens
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Add what is known; unknown plus known is what is known, a lower bound."""
+    if one is None:
+        return other
+    return one if other is None else one + other
+
+
+class OutputFormat(Protocol):
+    """The shape an answer must have, as a provider needs it."""
+
+    name: str
+    """A name fit for a tool or a schema."""
+    is_text: bool
+    """True when the step returns `str`: no schema is sent and the answer is taken as it is."""
+    json_schema: Mapping[str, Any]
+    """JSON Schema of the answer. Types that are not objects are wrapped in one field, `content`."""
+
+    @property
+    def model(self) -> type[Any]:
+        """The pydantic model behind `json_schema`, for libraries that want a class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed answer; `attempt` tells a restart from a continuation."""
+
+    text: str
+    attempt: int
+
+
+Sink: TypeAlias = Callable[[Chunk], Awaitable[None]]
+
+
+class CallScope:
+    """What one call of a step has seen so far: the only mutable thing in the onions, shared by all its requests.
+
+    Attributes:
+        step: Name of the step.
+        run_id: The run the call belongs to.
+        call_id: Unique within the process.
+        attempts: One record for each physical request, in the order they ended.
+        started: How many physical requests have been started.
+        reasks: How many of the asks were repeats for an invalid answer.
+    """
+
+    __slots__ = ("attempts", "call_id", "node", "reasks", "run_id", "started", "step")
+
+    def __init__(self, *, step: str, run_id: str, call_id: str, node: str | None = None) -> None:
+        self.step = step
+        self.run_id = run_id
+        self.call_id = call_id
+        self.node = node
+        self.attempts: list[Attempt] = []
+        self.started = 0
+        self.reasks = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One question of a step, as the call layers see it."""
+
+    messages: tuple[Message, ...]
+    model: Model
+    output: OutputFormat
+    inputs: Mapping[str, object]
+    deadline: float
+    """The point of the runtime's monotonic clock by which the answer must be there; `inf` for none."""
+    call: CallScope
+    turns: tuple[object, ...] = ()
+    """What follows `messages` in a repeated ask, in the provider's own form (see `Reply.reask`)."""
+    context: object | None = None
+    """Pydantic's validation context, from `prompt(context=...)`."""
+    sink: Sink | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request, as the request layers and the provider see it."""
+
+    messages: tuple[Message, ...]
+    model: Model
+    output: OutputFormat
+    params: Params
+    deadline: float
+    call: CallScope
+    turns: tuple[object, ...] = ()
+    attempt: int = 1
+    """Which try of this ask it is, counted from 1."""
+    sink: Sink | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a provider answered.
+
+    A handler returns one, or just the text.
+    """
+
+    text: str | None
+    """The answer: JSON for a schema, plain text for `str`. None when the reply holds no answer at all."""
+    usage: Usage | None = None
+    finish_reason: FinishReason = "stop"
+    model: str | None = None
+    """The exact model that answered, as the provider names it."""
+    request_id: str | None = None
+    reask: Callable[[str], Sequence[object]] | None = field(default=None, repr=False)
+    """Builds the turns that repeat the ask with a problem named, in the provider's own form. Without it, plain
+    messages are used."""
+    raw: object = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A validated answer, as the call layers see it."""
+
+    value: Any
+    text: str
+    reply: Reply
+    model: Model
+    repaired: bool = False
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """The record of one physical request."""
+
+    model: str
+    number: int
+    """Counted from 1 over all requests of the call."""
+    outcome: str
+    """`ok`, `cancelled`, `cut`, or the name of the error class."""
+    latency_s: float
+    usage: Usage | None = None
+    cost_usd: Decimal | None = None
+    status: int | None = None
+    error: StepError | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Generic[T_co]):
+    """The value of a call and what it took to get it.
+
+    Attributes:
+        value: The validated value.
+        usage: Tokens of every attempt together, None when no attempt reported any.
+        cost_usd: Dollars of every attempt together, None when unknown.
+        attempts: Every physical request, failed ones included.
+        latency_s: Wall-clock seconds of the call.
+        cached: Whether the value came from a cache.
+        repaired: Whether the answer was mended locally or asked for again.
+        model: The model that gave the value, None for a flow or task.
+        prompt_version: Version of the prompt that was used, None for a flow or task.
+        run_id: The run the call belonged to.
+        calls: For a flow, the results of the steps inside, in the order they ended.
+    """
+
+    value: T_co
+    usage: Usage | None = None
+    cost_usd: Decimal | None = None
+    attempts: tuple[Attempt, ...] = ()
+    latency_s: float = 0.0
+    cached: bool = False
+    repaired: bool = False
+    model: str | None = None
+    prompt_version: str | None = None
+    run_id: str = ""
+    step: str = ""
+    calls: tuple[Result[Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Generic[T_co]):
+    """What became of one item of a `.map`: `value`, or the `error` that it raised.
+
+    Attributes:
+        index: Position of the item, counted from 0.
+        key: The item's key: what `key=` gave, else its index as text.
+    """
+
+    index: int
+    key: str
+    value: T_co | None = None
+    error: Exception | None = None
+    cost_usd: Decimal | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item has a value."""
+        return self.error is None
+
+    def unwrap(self) -> T_co:
+        """Return the value, or raise the item's error."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # without an error there is a value, None included

@@ -1,0 +1,99 @@
+"""What a policy is, and what it is given when it is wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from llmflow.messages import Answer, Ask, Reply, Request
+    from llmflow.models import Model
+    from llmflow.policy._bands import Band
+    from llmflow.ports import Clock
+
+__all__ = ["CallLayer", "Off", "Options", "Policy", "RequestLayer", "Site"]
+
+S = TypeVar("S")
+
+CallLayer: TypeAlias = "Callable[[Ask], Awaitable[Answer]]"
+"""What a call policy wraps and returns: `async (Ask) -> Answer`."""
+RequestLayer: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
+"""What a request policy wraps and returns: `async (Request) -> Reply`."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Something that stands between a step and its provider.
+
+    `wrap` is called once, when a step is bound, and returns the function that every call goes through. In the bands
+    up to `Band.REPAIR` it wraps `async (Ask) -> Answer`, from `Band.RETRY` on `async (Request) -> Reply`.
+    """
+
+    band: ClassVar[Band]
+
+    def wrap(self, proceed: Any, site: Site, /) -> Any:
+        """Return a function like `proceed` that does more."""
+
+
+class Site(Protocol):
+    """Where a policy is being wrapped: what it may know and use."""
+
+    step: str
+    """Name of the step, or of the task."""
+    flow: str | None
+    """Name of the flow the step is bound in, None for a bare step."""
+    model: Model
+    """The model this chain is for. Above `Band.FALLBACK` it is the first one."""
+    models: tuple[Model, ...]
+    """Every model the step may use, in order."""
+    clock: Clock
+    random: Random
+    declared: str
+    """Where the policy was declared: `step:triage`, `flow:support`, `runtime`, `plugin:llmflow-redact`, `default`."""
+
+    @property
+    def runtime(self) -> object:
+        """The runtime the step is bound to."""
+
+    def emit(self, event: object, /) -> None:
+        """Tell every listener what happened; costs nothing when nobody listens."""
+
+    def listens(self, kind: type, /) -> bool:
+        """Whether anybody listens to this class of event, so that it need not be built."""
+
+    def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
+        """Return the one object of this runtime under `key`, made by `make` at the first call.
+
+        State that several steps share, such as a limiter's window, lives here and never in a policy's options.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Off:
+    """Takes a policy out where it would otherwise be inherited; written as `Retry.off`."""
+
+    policy: type[Any]
+
+    def __repr__(self) -> str:
+        return f"{self.policy.__name__}.off"
+
+
+class _OffAttribute:
+    """Gives every policy class its own `off`, also when `dataclass(slots=True)` makes the class anew."""
+
+    def __get__(self, instance: object, owner: type[Any]) -> Off:
+        return Off(owner)
+
+
+class Options:
+    """Base of llmflow's own policies; a policy need not inherit from it."""
+
+    __slots__ = ()
+
+    band: ClassVar[Band]
+    stacking: ClassVar[Literal["nearest", "all"]] = "nearest"
+    """`nearest`: a setting, the declaration closest to the step wins. `all`: a limit, every declaration applies."""
+    off: ClassVar[_OffAttribute] = _OffAttribute()
