@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
-    from llmflow.messages import Attempt
+    from llmflow.messages import Attempt, Reply
 
 __all__ = [
     "AuthenticationFailed",
@@ -218,6 +218,7 @@ class InvalidOutput(StepError):
     Attributes:
         text: The answer as the model gave it, or as much of it as arrived. It is never part of the message.
         problems: What is wrong with it, one line each, without the values.
+        reply: The reply it came in, None when the value did not come from a model.
     """
 
     reaskable = True
@@ -227,6 +228,7 @@ class InvalidOutput(StepError):
         super().__init__(message)
         self.text = text
         self.problems = tuple(problems)
+        self.reply: Reply | None = None
 
 
 class Truncated(InvalidOutput):

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
-__all__ = ["Price"]
+if TYPE_CHECKING:
+    from llmflow.messages import Usage
+
+__all__ = ["Price", "cost"]
+
+_NANO = Decimal(1_000_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,3 +27,14 @@ class Price:
     input: float
     output: float
     cached_input: float | None = None
+
+
+def cost(usage: Usage | None, price: Price | None) -> Decimal | None:
+    """Return dollars, exact to the nano-dollar; None when the usage or the price is unknown, never a guess."""
+    if usage is None or price is None or usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    cached = usage.cached_tokens or 0
+    per_cached = price.input if price.cached_input is None else price.cached_input
+    # One dollar per million tokens is 1,000 nano-dollars per token.
+    nano = (usage.input_tokens - cached) * price.input + cached * per_cached + usage.output_tokens * price.output
+    return Decimal(round(nano * 1000)) / _NANO

@@ -1,12 +1,15 @@
 """Bands, options and the protocol of policies: what every policy, ours or a plugin's, is written against."""
 
 from llmflow.policy._bands import Band
+from llmflow.policy._fold import fold
 from llmflow.policy._options import Duration, check_count, check_seconds, seconds
 from llmflow.policy._policy import CallLayer, Off, Options, Policy, RequestLayer, Site
+from llmflow.policy._resolve import Declared, check_policies, resolve
 
 __all__ = [
     "Band",
     "CallLayer",
+    "Declared",
     "Duration",
     "Off",
     "Options",
@@ -14,6 +17,9 @@ __all__ = [
     "RequestLayer",
     "Site",
     "check_count",
+    "check_policies",
     "check_seconds",
+    "fold",
+    "resolve",
     "seconds",
 ]

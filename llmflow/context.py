@@ -1,0 +1,180 @@
+"""What surrounds a call: the runtime, the run it belongs to, the flow it is in, who it is for.
+
+All of it lives in context variables, so it follows tasks, worker threads and `.sync()` calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from llmflow.messages import Result, Usage
+    from llmflow.policy import Off, Policy
+
+__all__ = ["Caller", "Frame", "Run", "Scope", "Tracer", "caller", "context", "frame", "new_id", "runtimes", "tracer"]
+
+_counter = itertools.count(1)
+_prefix = os.urandom(5).hex()
+
+
+def _reseed() -> None:
+    """Give a forked child ids of its own."""
+    global _prefix  # noqa: PLW0603  # one prefix per process, and fork makes a new process
+    _prefix = os.urandom(5).hex()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reseed)
+
+
+def new_id() -> str:
+    """Return an id that no other call of any process has; cheap, as every call needs two."""
+    return f"{_prefix}{next(_counter):06x}"
+
+
+class Run:
+    """One outermost call and everything inside it.
+
+    Attributes:
+        id: Given by `with_(run_id=...)`, else made.
+        target: Name of the step, flow or task that was called.
+        calls: Results of the steps inside, kept only when somebody asked for a `Result` of the whole.
+    """
+
+    __slots__ = ("_lock", "calls", "id", "target", "usage")
+
+    def __init__(self, target: str, *, run_id: str | None = None, collect: bool = False) -> None:
+        self.id = run_id or new_id()
+        self.target = target
+        self.calls: list[Result[Any]] | None = [] if collect else None
+        self.usage: Usage | None = None
+        self._lock = threading.Lock()
+
+    def add(self, result: Result[Any]) -> None:
+        """Take note of a finished call."""
+        if self.calls is None:
+            return
+        with self._lock:
+            self.calls.append(result)
+
+
+class Scope:
+    """The flows around a step, for the policies they declare. One object for each place a flow is bound at."""
+
+    __slots__ = ("flow", "parent", "policies")
+
+    def __init__(self, flow: str, policies: tuple[Policy | Off, ...], parent: Scope | None) -> None:
+        self.flow = flow
+        self.policies = policies
+        self.parent = parent
+
+    def path(self) -> Iterator[Scope]:
+        """Yield this scope and those around it, innermost first."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+
+class Frame:
+    """What a call inherits from the call around it."""
+
+    __slots__ = ("deadline", "run", "scope")
+
+    def __init__(self, run: Run, scope: Scope | None, deadline: float) -> None:
+        self.run = run
+        self.scope = scope
+        self.deadline = deadline
+
+
+class Tracer(Protocol):
+    """Records calls instead of running them while a flow is being built."""
+
+    def record(self, call: Any, /) -> Any:
+        """Take note of an awaited call and return the placeholder of its value."""
+
+
+frame: ContextVar[Frame | None] = ContextVar("llmflow_frame", default=None)
+tracer: ContextVar[Tracer | None] = ContextVar("llmflow_tracer", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a call is for: kept in records and used as key by policies."""
+
+    tenant: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+_nobody = Caller()
+caller: ContextVar[Caller] = ContextVar("llmflow_caller", default=_nobody)
+
+
+@contextmanager
+def context(*, tenant: str | None = None, tags: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Record the calls inside as made for `tenant` and with `tags`; nested contexts add up."""
+    around = caller.get()
+    token = caller.set(Caller(tenant if tenant is not None else around.tenant, {**around.tags, **(tags or {})}))
+    try:
+        yield
+    finally:
+        caller.reset(token)
+
+
+class Runtimes:
+    """Which runtime a call uses: the one entered around it, else the process default, else one made on demand."""
+
+    def __init__(self) -> None:
+        self._local: ContextVar[Any] = ContextVar("llmflow_runtime", default=None)
+        self._default: Any = None
+        self._made: Any = None
+        self._factory: Callable[[], Any] | None = None
+        self._lock = threading.Lock()
+
+    def set_factory(self, factory: Callable[[], Any]) -> None:
+        """Say how a runtime is made when nobody entered one; called once, by the package itself."""
+        self._factory = factory
+
+    def current(self) -> Any:
+        """Return the runtime of the call that is running."""
+        return self._local.get() or self._default or self._made or self._make()
+
+    def _make(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                assert self._factory is not None
+                self._made = self._factory()
+            return self._made
+
+    def enter(self, runtime: Any) -> Callable[[], None]:
+        """Make `runtime` current and return what undoes it.
+
+        Outside of any call the first one entered becomes the default of the whole process; one entered inside a
+        running call, or while there is a default already, is local to the context.
+        """
+        with self._lock:
+            if self._default is None and frame.get() is None:
+                self._default = runtime
+                return self._leave_default
+        token = self._local.set(runtime)
+        return lambda: self._local.reset(token)
+
+    def _leave_default(self) -> None:
+        with self._lock:
+            self._default = None
+
+    def forget_made(self) -> Any:
+        """Drop the runtime that was made on demand, and return it to be closed."""
+        with self._lock:
+            made, self._made = self._made, None
+            return made
+
+
+runtimes = Runtimes()

@@ -1,0 +1,6 @@
+"""What a step may return: the validated output schema, the repair of answers that nearly fit, and type hints."""
+
+from llmflow.schema._hints import local_namespace, resolve_hints
+from llmflow.schema._output import OutputSchema
+
+__all__ = ["OutputSchema", "local_namespace", "resolve_hints"]

@@ -1,0 +1,40 @@
+"""A fingerprint of a JSON schema that stays the same when only its writing changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["fingerprint"]
+
+_NAMED = frozenset({"properties", "$defs", "patternProperties", "dependentSchemas"})
+"""Keywords whose keys are the author's names, `title` among them perhaps."""
+_DATA = frozenset({"default", "const", "enum", "examples", "required"})
+
+
+def fingerprint(schema: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the schema, its keys sorted and the titles that pydantic makes up left out."""
+    canonical = json.dumps(_normal(schema), sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _normal(node: object) -> object:
+    if isinstance(node, list):
+        return [_normal(item) for item in cast("list[object]", node)]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: value if key in _DATA else _named(value) if key in _NAMED else _normal(value)
+        for key, value in cast("dict[str, object]", node).items()
+        if key != "title"
+    }
+
+
+def _named(schemas: object) -> object:
+    if not isinstance(schemas, dict):
+        return schemas
+    return {name: _normal(schema) for name, schema in cast("dict[str, object]", schemas).items()}

@@ -1,0 +1,97 @@
+"""A call that has not run yet: what `step(...)` returns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from llmflow.context import tracer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llmflow.step._unit import Unit
+
+__all__ = ["Call"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
+    """A single-use coroutine over one call of a step, task or flow.
+
+    Awaiting it runs the call; while a flow is being traced, awaiting it gives a placeholder of its value instead.
+    `asyncio.gather`, `create_task`, task groups and anyio's `start_soon` take it as they take any coroutine.
+
+    Attributes:
+        unit: What is called.
+        inputs: The arguments by name.
+        wants_result: Whether the value is the whole `Result`.
+    """
+
+    __slots__ = ("__weakref__", "_coroutine", "_used", "inputs", "unit", "wants_result")
+
+    def __init__(self, unit: Unit[..., Any], inputs: dict[str, object], *, wants_result: bool = False) -> None:
+        self.unit = unit
+        self.inputs = inputs
+        self.wants_result = wants_result
+        self._coroutine: Coroutine[Any, Any, T_co] | None = None
+        self._used = False
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        if (active := tracer.get()) is not None:
+            self._use()
+            return _immediately(active.record(self))
+        return self._open().__await__()
+
+    def send(self, value: Any, /) -> Any:
+        """Run until the next suspension, as `Coroutine.send` does."""
+        return (self._coroutine or self._open()).send(value)
+
+    def throw(
+        self,
+        kind: Any,
+        value: BaseException | object = None,
+        traceback: TracebackType | None = None,
+        /,
+    ) -> Any:
+        """Raise inside, as `Coroutine.throw` does."""
+        error = kind if value is None else value
+        if traceback is not None and isinstance(error, BaseException):
+            error = error.with_traceback(traceback)
+        return (self._coroutine or self._open()).throw(error)
+
+    def close(self) -> None:
+        """Give the call up without running it, or stop it where it is."""
+        self._used = True
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+    def discard(self) -> None:
+        """Mark the call as taken by something else, such as a conditional node, so that it does not warn."""
+        self._use()
+
+    def _open(self) -> Coroutine[Any, Any, T_co]:
+        self._use()
+        self._coroutine = self.unit.execute(self.inputs, wants_result=self.wants_result)
+        return self._coroutine
+
+    def _use(self) -> None:
+        if self._used:
+            msg = f"this call of {self.unit.name!r} was awaited before; call {self.unit.name!r} again for another answer"
+            raise RuntimeError(msg)
+        self._used = True
+
+    def __del__(self) -> None:
+        if not self._used:
+            warnings.warn(f"coroutine '{self.unit.name}' was never awaited", RuntimeWarning, stacklevel=2, source=self)
+
+    def __repr__(self) -> str:
+        return f"<Call of {self.unit.kind} {self.unit.name!r}>"
+
+
+def _immediately(value: Any) -> Generator[Any, Any, Any]:
+    """Return a value to whoever awaits, without suspending."""
+    return value
+    yield

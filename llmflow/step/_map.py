@@ -1,0 +1,246 @@
+"""Fanning one step, task or flow out over many items, bounded and lazily read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from llmflow.context import Frame, Run, frame, runtimes, tracer
+from llmflow.errors import DefinitionError
+from llmflow.messages import Outcome
+from llmflow.policy import check_count
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from llmflow.step._unit import Unit
+
+__all__ = ["MapCall", "raise_first"]
+
+A = TypeVar("A")
+S = TypeVar("S")
+L_co = TypeVar("L_co", covariant=True)
+
+
+class MapCall(Generic[A, S, L_co]):
+    """A map that has not run yet: `await` it for the list, or `async with` it for an iterator of outcomes.
+
+    Attributes:
+        unit: What is called for every item.
+        items: Where the items come from; a placeholder of a list while a flow is being traced.
+        spread: Whether items are tuples of arguments.
+        collect: Whether a failure becomes an `Outcome` instead of stopping the map.
+    """
+
+    def __init__(
+        self,
+        unit: Unit[..., Any],
+        items: Any,
+        *,
+        spread: bool,
+        concurrency: int,
+        on_error: str,
+        key: Callable[[Any], str] | None,
+    ) -> None:
+        if on_error not in ("raise", "collect"):
+            msg = f"{unit.kind} {unit.name!r}: on_error is {on_error!r}, expected 'raise' or 'collect'"
+            raise DefinitionError(msg)
+        self.unit = unit
+        self.items = items
+        self.spread = spread
+        self.collect = on_error == "collect"
+        self.concurrency = check_count(concurrency, name=f"{unit.kind} {unit.name!r}: concurrency")
+        self.key = key
+        self._check_arity()
+        self._open: _Stream | None = None
+
+    def _check_arity(self) -> None:
+        if self.spread:
+            return
+        required = self.unit.signature.required
+        if len(self.unit.signature.names) == 0 or len(required) > 1:
+            what = f"requires {', '.join(required)}" if required else "takes no argument"
+            msg = (
+                f"{self.unit.kind} {self.unit.name!r} {what}, but .map() gives one argument to each call; "
+                f"fix the others with .partial(name=value), or use .starmap() with tuples"
+            )
+            raise DefinitionError(msg)
+
+    def arguments(self, item: Any) -> dict[str, object]:
+        """Return the inputs of the call for one item."""
+        if not self.spread:
+            return self._single(item)
+        if not isinstance(item, tuple | list):
+            msg = f"{self.unit.kind} {self.unit.name!r}: .starmap() items are tuples of arguments, got {type(item).__name__}"
+            raise TypeError(msg)
+        return self.unit.inputs(tuple(item), {})
+
+    def _single(self, item: Any) -> dict[str, object]:
+        signature = self.unit.signature
+        name = signature.required[0] if signature.required else signature.names[0]
+        return self.unit.inputs((), {name: item})
+
+    def __await__(self) -> Generator[Any, Any, L_co]:
+        if (active := tracer.get()) is not None:
+            value = active.record(self)
+            return _immediately(value)
+        return self._gather().__await__()
+
+    async def _gather(self) -> Any:
+        outcomes: list[Outcome[Any]] = []
+        async with self as stream:
+            async for outcome in stream:
+                if outcome.error is not None and not self.collect:
+                    stream.stop(outcome.error)
+                    break
+                outcomes.append(outcome)
+        outcomes.sort(key=lambda one: one.index)
+        return outcomes if self.collect else [one.value for one in outcomes]
+
+    async def __aenter__(self) -> _Stream:
+        if tracer.get() is not None:
+            msg = f"map of {self.unit.name!r}: `async with` needs real values while the flow is traced; await the map, or use @flow(eager=True)"
+            raise DefinitionError(msg)
+        self._open = _Stream(self)
+        return await self._open.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        assert self._open is not None
+        await self._open.__aexit__(kind, exc, tb)
+
+
+class _Stream(AsyncIterator[Outcome[Any]]):
+    """The outcomes of a running map, in the order they come."""
+
+    def __init__(self, call: MapCall[Any, Any, Any]) -> None:
+        self._call = call
+        self._group: TaskGroup = anyio.create_task_group()
+        self._source = _numbered(call.items, call.unit.name)
+        self._reading = anyio.Lock(fast_acquire=True)
+        self._working = 0
+        self._exhausted = False
+        self._error: BaseException | None = None
+        self._later: list[BaseException] = []
+        self._send: MemoryObjectSendStream[Outcome[Any]]
+        self._receive: MemoryObjectReceiveStream[Outcome[Any]]
+        self._send, self._receive = anyio.create_memory_object_stream[Outcome[Any]](call.concurrency)
+
+    async def __aenter__(self) -> _Stream:
+        self._runtime = runtimes.current()
+        around = frame.get()
+        self._token = None
+        if around is None:  # a map that is not inside any call is a run of its own, and all items belong to it
+            around = Frame(Run(self._call.unit.name, run_id=self._call.unit.run_id), None, float("inf"))
+            self._token = frame.set(around)
+        self._around = around
+        self._bound = self._call.unit.bound(self._runtime, around.scope)
+        await self._group.__aenter__()
+        self._working = 1
+        self._group.start_soon(self._work)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._group.cancel_scope.cancel()
+        try:
+            await self._group.__aexit__(None, None, None)
+            await self._source.aclose()
+        finally:
+            self._send.close()
+            self._receive.close()
+            if self._token is not None:
+                frame.reset(self._token)
+        if self._error is not None:
+            raise_first(self._error, self._later)
+
+    def stop(self, error: BaseException) -> None:
+        """End the map with an error once the workers are cancelled."""
+        self._error = error
+
+    async def __anext__(self) -> Outcome[Any]:
+        try:
+            return await self._receive.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def _work(self) -> None:
+        """Take items until there are none; the first one taken makes room for one more worker."""
+        grown = False
+        try:
+            while (taken := await self._take()) is not None:
+                if not grown and self._working < self._call.concurrency:
+                    grown = True
+                    self._working += 1
+                    self._group.start_soon(self._work)
+                await self._deliver(await self._one(*taken))
+        finally:
+            self._working -= 1
+            if self._working == 0:
+                self._send.close()
+
+    async def _take(self) -> tuple[int, Any] | None:
+        async with self._reading:
+            if self._exhausted:
+                return None
+            try:
+                return await anext(self._source)
+            except StopAsyncIteration:
+                self._exhausted = True
+            except Exception as exc:  # noqa: BLE001  # whatever the author's iterator raises ends the map as itself
+                self._exhausted = True
+                self._error = exc
+                self._group.cancel_scope.cancel()
+            return None
+
+    async def _deliver(self, outcome: Outcome[Any]) -> None:
+        """Hand an outcome over; one that fails after the map has ended with an error is only noted."""
+        if self._error is not None and outcome.error is not None:
+            self._later.append(outcome.error)
+            return
+        await self._send.send(outcome)
+
+    async def _one(self, index: int, item: Any) -> Outcome[Any]:
+        key = self._call.key(item) if self._call.key is not None else str(index)
+        try:
+            result = await self._bound.invoke(self._call.arguments(item), self._around)
+        except Exception as exc:  # noqa: BLE001  # collecting failures is what this is for; cancellation is no Exception
+            return Outcome(index=index, key=key, error=exc, cost_usd=getattr(exc, "cost_usd", None))
+        return Outcome(index=index, key=key, value=result.value, cost_usd=result.cost_usd)
+
+
+async def _numbered(items: Any, name: str) -> AsyncGenerator[tuple[int, Any], None]:
+    """Yield items with their position, from whatever kind of iterable they are in."""
+    index = 0
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield index, item
+            index += 1
+        return
+    if not isinstance(items, Iterable) or isinstance(items, str | bytes):
+        msg = f"map of {name!r} is given {type(items).__name__}, expected a list, an iterator or an async iterator of items"
+        raise TypeError(msg)
+    for item in items:
+        yield index, item
+        index += 1
+        if index % 64 == 0:  # a long list whose calls never suspend must not keep the loop to itself
+            await checkpoint()
+
+
+def raise_first(first: BaseException, later: list[BaseException]) -> None:
+    """Raise the first of several failures, with the others in `.others` and in a note."""
+    if later:
+        first.others = (*getattr(first, "others", ()), *later)  # type: ignore[attr-defined]  # StepError has it; on a user's error it is extra
+        first.add_note(f"{len(later)} more failed after it: " + "; ".join(f"{type(e).__name__}: {e}" for e in later[:3]))
+    raise first
+
+
+def _immediately(value: Any) -> Generator[Any, Any, Any]:
+    return value
+    yield
+
+

@@ -1,0 +1,124 @@
+"""Reading a function once, when it is decorated."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmflow.errors import DefinitionError
+from llmflow.schema import resolve_hints
+
+__all__ = ["Signature", "origin", "read_signature"]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a decorated function takes and returns."""
+
+    inspected: inspect.Signature
+    names: tuple[str, ...]
+    hints: Mapping[str, Any]
+    returns: Any
+    is_async: bool
+    positional: tuple[str, ...] = ()
+    """All the parameters, when each may be given by position and none is special; empty otherwise."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
+        """Return the arguments by name, defaults included; raises TypeError as a plain call would."""
+        if not kwargs and len(args) == len(self.positional):
+            return dict(zip(self.positional, args, strict=True))
+        bound = self.inspected.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def without(self, fixed: Mapping[str, object]) -> Signature:
+        """Return the signature that is left when some parameters are fixed; those behind them become keyword-only."""
+        parameters: list[inspect.Parameter] = []
+        keyword_only = False
+        for name, parameter in self.inspected.parameters.items():
+            if name in fixed:
+                keyword_only = True
+                continue
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) if keyword_only else parameter)
+        return _signature(self.inspected.replace(parameters=parameters), self.hints, self.returns, is_async=self.is_async)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the parameters without a default."""
+        return tuple(name for name, one in self.inspected.parameters.items() if one.default is inspect.Parameter.empty)
+
+
+def origin(function: Callable[..., Any]) -> str:
+    """Return `module:line` of a function, for errors that name two of them."""
+    code = getattr(function, "__code__", None)
+    return f"{function.__module__}:{code.co_firstlineno if code else '?'}"
+
+
+def read_signature(function: object, *, kind: str, name: str, asynchronous: bool = False) -> Signature:
+    """Return the signature of a function that is being decorated.
+
+    Raises:
+        DefinitionError: When it is not a plain function or coroutine function, takes `*args` or `**kwargs`, or a type
+            hint cannot be resolved.
+    """
+    _check_function(function, kind=kind, name=name)
+    assert callable(function)
+    is_async = inspect.iscoroutinefunction(function)
+    if asynchronous and not is_async:
+        msg = f"{kind} {name!r} must be an `async def`: it awaits the steps it is made of"
+        raise DefinitionError(msg)
+    inspected = inspect.signature(function)
+    _check_parameters(inspected, kind=kind, name=name)
+    hints = resolve_hints(function)
+    return _signature(inspected, hints, hints.get("return", inspect.Parameter.empty), is_async=is_async)
+
+
+def _check_function(function: object, *, kind: str, name: str) -> None:
+    found = _what_else(function)
+    if found is not None:
+        msg = f"@{kind} decorates a function with type hints, not {found}"
+        raise DefinitionError(msg)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        msg = f"{kind} {name!r} is a generator; return the value instead of yielding (`.stream()` and `.map()` give several)"
+        raise DefinitionError(msg)
+    if name == "<lambda>":
+        msg = f"@{kind} was given a lambda, which has no return annotation; write a function with `def`"
+        raise DefinitionError(msg)
+
+
+def _what_else(function: object) -> str | None:
+    """Say what `function` is when it is not a plain function."""
+    if isinstance(function, functools.partial):
+        return "a functools.partial; decorate the function and fix arguments with `.partial(name=value)`"
+    if isinstance(function, staticmethod | classmethod):
+        return f"a {type(function).__name__}; put @{type(function).__name__} outside, above this decorator"
+    if isinstance(function, type):
+        return f"the class {function.__name__!r}"
+    if not inspect.isfunction(function):
+        return f"{function!r}"
+    return None
+
+
+def _check_parameters(signature: inspect.Signature, *, kind: str, name: str) -> None:
+    for parameter in signature.parameters.values():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            msg = f"{kind} {name!r} takes {parameter}; name every parameter, or take one list or dict"
+            raise DefinitionError(msg)
+
+
+def _signature(inspected: inspect.Signature, hints: Mapping[str, Any], returns: object, *, is_async: bool) -> Signature:
+    parameters = inspected.parameters
+    plain = all(one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for one in parameters.values())
+    return Signature(
+        inspected=inspected,
+        names=tuple(parameters),
+        hints=hints,
+        returns=returns,
+        is_async=is_async,
+        positional=tuple(parameters) if plain else (),
+        defaults={n: p.default for n, p in parameters.items() if p.default is not inspect.Parameter.empty},
+    )

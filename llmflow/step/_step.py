@@ -1,0 +1,347 @@
+"""`@step`: a typed function that a language model answers."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, cast, overload
+
+from llmflow.errors import DefinitionError, InvalidOutput
+from llmflow.messages import Message
+from llmflow.models import Model, Params, as_model
+from llmflow.policy import Policy, check_count
+from llmflow.prompts import Prompt, Template, prompt, render
+from llmflow.schema import OutputSchema
+from llmflow.step._bound import BoundStep
+from llmflow.step._signature import Signature, read_signature
+from llmflow.step._unit import Unit
+
+if TYPE_CHECKING:
+    from llmflow.context import Scope
+    from llmflow.policy import Off
+
+__all__ = ["Step", "step"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Check = Callable[..., None]
+Example = tuple[Any, Any]
+
+_PARAMS = frozenset(Params.__annotations__)
+
+
+class Step(Unit[P, T]):
+    """A function that a language model answers; its return type is the schema of the answer.
+
+    Attributes:
+        name: What it is called in records, plans and errors.
+        output: The validated shape of the answer.
+        model: The model to ask, None for the runtime's default.
+        params: Sampling parameters of every request.
+        prompt_version: First 12 digits of a hash over everything that shapes the prompt, or what `version=` said.
+    """
+
+    kind: ClassVar[str] = "step"
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        model: Model | str | None = None,
+        policies: tuple[Any, ...] = (),
+        system: str | None = None,
+        examples: Sequence[Example] = (),
+        checks: Sequence[Check] = (),
+        params: Params | None = None,
+        version: str | None = None,
+    ) -> None:
+        name = name or getattr(function, "__name__", type(function).__name__)
+        signature = read_signature(function, kind="step", name=name)
+        super().__init__(function, signature, name=name, policies=policies)
+        self.model = None if model is None else as_model(model)
+        self.output = OutputSchema.of(signature.returns, step=name)
+        self.params = _check_params(params, name)
+        self.checks = _check_checks(checks, name)
+        self.system = system
+        self._template = self._read_template(function.__doc__)
+        self._system = Template(system, step=name) if system is not None else None
+        self._check_templates()
+        self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
+        self._shots: tuple[Message, ...] | None = None if self._examples else ()
+        self.version = version
+
+    def _read_template(self, docstring: str | None) -> Template | None:
+        """Compile the docstring when the body is made to use it, so that its mistakes show at decoration."""
+        if docstring is None or not docstring.strip():
+            return None
+        return Template(docstring, step=self.name)
+
+    def _check_templates(self) -> None:
+        parameters = tuple(name for name in self.signature.names if not self._is_self(name))
+        if self._template is not None:
+            if _uses_docstring(self.function):
+                used = self._system.names if self._system is not None else frozenset[str]()
+                self._template.check(parameters, also_used=used)
+            else:  # the docstring documents the function; the prompt is built in the body
+                self._template = None
+        if self._system is not None:
+            self._system.check(parameters, unused=False)
+
+    def _is_self(self, name: str) -> bool:
+        return name == "self" and name == self.signature.names[0]
+
+    # -- prompts -------------------------------------------------------------------------------------------------------
+
+    def messages(self, built: Prompt, inputs: Mapping[str, object]) -> tuple[Message, ...]:
+        """Return the turns that ask the question: system text, examples, the prompt itself."""
+        shots = self._shots
+        if shots is None:
+            shots = self._shots = self._render_examples()
+        return render(built, template=self._template, inputs=inputs, system=self._system, examples=shots, step=self.name)
+
+    def _read_example(self, example: object, index: int) -> tuple[dict[str, object], str]:
+        """Return an example's inputs by name and its output as the model should write it."""
+        where = f"step {self.name!r}: example {index + 1}"
+        if not isinstance(example, tuple) or len(example) != 2:  # noqa: PLR2004  # (input, output)
+            msg = f"{where} is {example!r}, expected a tuple (input, output)"
+            raise DefinitionError(msg)
+        given, output = example
+        try:
+            text = self.output.dump(self.output.check(output))
+        except InvalidOutput as exc:
+            msg = f"{where}: its output does not fit the return type: {'; '.join(exc.problems) or exc}"
+            raise DefinitionError(msg) from exc
+        try:
+            inputs = self._example_inputs(given)
+        except TypeError as exc:
+            msg = f"{where}: its input does not fit the parameters: {exc}"
+            raise DefinitionError(msg) from exc
+        return inputs, text
+
+    def _example_inputs(self, given: object) -> dict[str, object]:
+        names = self.signature.names
+        if isinstance(given, Mapping) and set(given) <= set(names):
+            return self.inputs((), dict(given))
+        if isinstance(given, tuple) and len(names) != 1:
+            return self.inputs(given, {})
+        return self.inputs((given,), {})
+
+    def _render_examples(self) -> tuple[Message, ...]:
+        """Build the few-shot turns once, at the first call: a prompt written in the body needs the body to run."""
+        turns: list[Message] = []
+        for inputs, output in self._examples:
+            built = self.function(**inputs)
+            if inspect.iscoroutine(built):
+                built = _finish(built, self.name)
+            if type(built) is not Prompt:
+                msg = f"step {self.name!r}: an example's input makes the body return {type(built).__name__}, not a prompt"
+                raise DefinitionError(msg)
+            asked = render(built, template=self._template, inputs=inputs, system=None, examples=(), step=self.name)
+            turns.extend(one for one in asked if one.role != "system")
+            turns.append(Message("assistant", output))
+        return tuple(turns)
+
+    @property
+    def prompt_version(self) -> str:
+        """What identifies the wording that was used: `version=`, else a hash over all that shapes the prompt."""
+        if self.version is None:
+            self.version = self._fingerprint()
+        return self.version
+
+    def _fingerprint(self) -> str:
+        try:
+            body = inspect.getsource(self.function)
+        except (OSError, TypeError):
+            body = repr(self.function.__code__.co_code)
+        parts = {
+            "body": self._template.source if self._template else body,
+            "system": self.system,
+            "examples": [[{k: repr(v) for k, v in inputs.items()}, output] for inputs, output in self._examples],
+            "checks": [getattr(check, "__qualname__", repr(type(check))) for check in self.checks],
+            "params": dict(self.params),
+            "schema": None if self.output.is_text else self.output.json_schema,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+
+    # -- binding -------------------------------------------------------------------------------------------------------
+
+    def bind(self, runtime: Any, scope: Scope | None) -> BoundStep:
+        """Make the step ready for a runtime and a place."""
+        return BoundStep(self, runtime, scope)
+
+    def _adjust(self, model: Model | None, params: Params | None, version: str | None) -> None:
+        if model is not None:
+            self.model = model
+        if params is not None:
+            self.params = cast("Params", {**self.params, **_check_params(params, self.name)})
+            self.version = None
+        if version is not None:
+            self.version = version
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Step[P, T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type, /) -> Step[..., T]: ...
+
+    def __get__(self, instance: object | None, owner: type, /) -> Any:
+        """Bind a step that is a method to its object."""
+        if instance is None or not self.signature.names:
+            return self
+        return self.partial(**{self.signature.names[0]: instance})
+
+
+def _uses_docstring(function: Callable[..., Any]) -> bool:
+    """Whether the body says `prompt()` without a text of its own, or is empty."""
+    code = function.__code__
+    if code.co_code == _documented.__code__.co_code or code.co_code == _dotted.__code__.co_code:
+        return True
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        return True
+    return _calls_prompt_without_text(source)
+
+
+def _calls_prompt_without_text(source: str) -> bool:
+    import ast  # noqa: PLC0415  # only while decorating
+    import textwrap  # noqa: PLC0415
+
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:  # the source of a lambda or of a decorated fragment
+        return True
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name_of(node.func) == prompt.__name__]
+    return not calls or any(not node.args for node in calls)
+
+
+def _name_of(node: Any) -> str | None:
+    return getattr(node, "id", None) or getattr(node, "attr", None)
+
+
+def _documented() -> None:
+    """Is what a body looks like that has only a docstring."""
+
+
+def _dotted() -> None:
+    """Is what a body looks like that has a docstring and an ellipsis."""
+    ...  # noqa: PIE790  # the point of this function
+
+
+def _finish(coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
+    """Run an `async def` body that builds an example's prompt; it may not wait for anything."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    msg = f"step {name!r} has examples, but its body waits for something before it builds the prompt; fetch that in a @task"
+    raise DefinitionError(msg)
+
+
+def _check_params(params: Params | None, name: str) -> Params:
+    if params is None:
+        return {}
+    for key in params:
+        if key not in _PARAMS:
+            msg = f"step {name!r} has an unknown parameter {key!r}; params takes {', '.join(sorted(_PARAMS))}. What only one provider knows goes into Model(..., {key}=...)"
+            raise DefinitionError(msg)
+    if "max_tokens" in params:
+        check_count(params["max_tokens"], name=f"step {name!r}: max_tokens")
+    return params
+
+
+def _check_checks(checks: Sequence[Check], name: str) -> tuple[Check, ...]:
+    for check in checks:
+        if not callable(check) or inspect.iscoroutinefunction(check):
+            msg = f"step {name!r}: check {check!r} is not a plain function (value, inputs) -> None that raises ValueError"
+            raise DefinitionError(msg)
+    return tuple(checks)
+
+
+class StepDecorator(Protocol):
+    """What `step(...)` with arguments returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]], /) -> Step[P, T]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Step[P, T]: ...
+
+
+@overload
+def step(function: Callable[P, Coroutine[Any, Any, T]], /) -> Step[P, T]: ...
+
+
+@overload
+def step(function: Callable[P, T], /) -> Step[P, T]: ...
+
+
+@overload
+def step(
+    model: Model | str | None = None,
+    /,
+    *policies: Policy | Off,
+    name: str | None = None,
+    system: str | None = None,
+    examples: Iterable[Example] = (),
+    checks: Iterable[Check] = (),
+    params: Params | None = None,
+    version: str | None = None,
+) -> StepDecorator: ...
+
+
+@overload
+def step(
+    *policies: Policy | Off,
+    model: Model | str | None = None,
+    name: str | None = None,
+    system: str | None = None,
+    examples: Iterable[Example] = (),
+    checks: Iterable[Check] = (),
+    params: Params | None = None,
+    version: str | None = None,
+) -> StepDecorator: ...
+
+
+def step(*args: Any, model: Any = None, examples: Iterable[Any] = (), checks: Iterable[Any] = (), **options: Any) -> Any:
+    """Turn a typed function into a step: a call that a language model answers.
+
+    The return annotation is the schema of the answer, and what the step returns is an instance of it. The body runs
+    once per call, with real values, and returns `prompt(...)`; without a text, the docstring is the template.
+
+    Args:
+        *args: The model as `"provider/name"` or `Model(...)`, then policies; without a model the runtime's default.
+        model: The model, when it is not the first argument.
+        name: What the step is called, the function's name unless given.
+        system: System text, a template over the parameters.
+        examples: Pairs `(input, output)` shown to the model as earlier turns; checked here. The input is the argument
+            itself, a tuple of arguments, or a dict of them.
+        checks: Functions `(value, inputs) -> None`; a ValueError asks the model again with its text.
+        params: Sampling parameters, the same for every provider.
+        version: The prompt's version, instead of the one that is computed.
+
+    Raises:
+        DefinitionError: When anything about the function, its types, its template or its policies is wrong.
+    """
+    if len(args) == 1 and not options and model is None and _is_function(args[0]):
+        return Step(args[0], examples=tuple(examples), checks=tuple(checks))
+    if args and (args[0] is None or isinstance(args[0], str | Model)):
+        model, args = args[0], args[1:]
+    if (stray := next((one for one in args if isinstance(one, str | Model)), None)) is not None:
+        msg = f"@step is given the model {stray!r} behind policies; the model comes first, further ones go into Fallback(...)"
+        raise DefinitionError(msg)
+
+    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
+        return Step(function, model=model, policies=args, examples=tuple(examples), checks=tuple(checks), **options)
+
+    return decorate
+
+
+def _is_function(value: object) -> bool:
+    """Whether bare `@step` was written: policies have a band, classes of policies too."""
+    return callable(value) and not hasattr(value, "band")

@@ -1,0 +1,96 @@
+"""Running a call from code that is not async."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+import anyio.from_thread
+from anyio.from_thread import BlockingPortal
+
+from llmflow.backend import loop_token
+
+__all__ = ["blocked_loop", "close_portals", "run_blocking"]
+
+blocked_loop: ContextVar[object | None] = ContextVar("llmflow_blocked_loop", default=None)
+"""The event loop whose thread waits for the running `.sync()` call, if any; nothing may be waited for that it holds."""
+
+
+class _Portals:
+    """Event loops in threads of their own, kept for the next call.
+
+    A call from inside such a loop's own thread (a step's body that uses `.sync`) gets a further one, as the first is
+    busy waiting. After a fork the child starts with none.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[BlockingPortal] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        portal = self._take()
+        future = portal.start_task_soon(function)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C arrives here, in the waiting thread, and must not leave the call running
+            future.cancel()
+            raise
+        finally:
+            self._give_back(portal)
+
+    def close(self) -> None:
+        """Stop the loops that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        if self._pid == os.getpid():
+            for portal in idle:
+                portal.call(portal.stop)
+
+    def _take(self) -> BlockingPortal:
+        with self._lock:
+            if self._pid != os.getpid():
+                self._idle, self._pid = [], os.getpid()
+            if self._idle:
+                return self._idle.pop()
+        return _start()
+
+    def _give_back(self, portal: BlockingPortal) -> None:
+        with self._lock:
+            self._idle.append(portal)
+
+
+def _start() -> BlockingPortal:
+    """Start an event loop in a daemon thread; it lasts as long as the process."""
+    ready: list[BlockingPortal] = []
+    started = threading.Event()
+
+    async def serve() -> None:
+        async with BlockingPortal() as portal:
+            ready.append(portal)
+            started.set()
+            await portal.sleep_until_stopped()
+
+    threading.Thread(target=anyio.run, args=(serve,), name="llmflow-sync", daemon=True).start()
+    started.wait()
+    return ready[0]
+
+
+_portals = _Portals()
+
+
+def run_blocking(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine to its end on a loop of its own and return what it returns; Ctrl-C cancels it."""
+    token = blocked_loop.set(loop_token())
+    try:
+        return _portals.run(function)
+    finally:
+        blocked_loop.reset(token)
+
+
+def close_portals() -> None:
+    """Stop the event loops of past `.sync()` calls; the next such call starts one again."""
+    _portals.close()
