@@ -27,7 +27,9 @@ def resolve_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, localns=local_namespace(function), include_extras=True)
     except NameError as error:
-        msg = f"step {_name(function)!r}: {_culprit(function, error.name)} names {error.name!r}, which cannot be resolved"
+        msg = (
+            f"step {_name(function)!r}: {_culprit(function, error.name)} names {error.name!r}, which cannot be resolved"
+        )
         problem = DefinitionError(msg)
         problem.add_note("Import or define it before the step, and not under `if TYPE_CHECKING:`.")
         raise problem from error

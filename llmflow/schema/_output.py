@@ -64,7 +64,9 @@ class OutputSchema:
         """
         refuse(annotation, step=step)
         with definition_errors(annotation, step=step):
-            kind = OutputSchema if model_of(annotation) else _TextSchema if unwrap(annotation) is str else _WrappedSchema
+            kind = (
+                OutputSchema if model_of(annotation) else _TextSchema if unwrap(annotation) is str else _WrappedSchema
+            )
             return kind(annotation, step=step, namespace=namespace)
 
     def parse(self, text: str, *, context: object = None) -> Any:
@@ -213,7 +215,7 @@ class _TextSchema(_WrappedSchema):
         except ValidationError as error:
             raise self._invalid(error, text) from error
 
-    def repair(self, text: str) -> str | None:  # noqa: ARG002  # any text is text
+    def repair(self, text: str) -> str | None:
         return None
 
     def dump(self, value: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _MOST_LAYERS = 3
 """How often JSON may be encoded as a string of JSON."""
 _MOST_ATTEMPTS = 100
 """How many brackets of a prose text are tried; each try may read the text once."""
+_MOST_BLOCKS = 20
 _MOST_MENDED = 1_000_000
 """Longer answers are not mended inside: commas and control characters stay as they are."""
 
@@ -64,7 +66,7 @@ def _found(text: str, starts: re.Pattern[str]) -> str | None:
         return text
     if text.startswith(("{\\", "[\\", "[{\\")):
         return f'"{text}"'
-    for block in _fenced_blocks(text):
+    for block in islice(_fenced_blocks(text), _MOST_BLOCKS):
         if _is_json(block):
             return block
         if (value := _first_value(block, starts) or _mended_value(block, starts)) is not None:

@@ -1,0 +1,7 @@
+"""What a step asks: `prompt(...)`, docstring templates, files, and the messages made of them."""
+
+from llmflow.prompts._prompt import Prompt, prompt
+from llmflow.prompts._render import render
+from llmflow.prompts._template import Template, UnusedParameterWarning, names_used_by
+
+__all__ = ["Prompt", "Template", "UnusedParameterWarning", "names_used_by", "prompt", "render"]
