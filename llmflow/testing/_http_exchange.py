@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -135,6 +136,9 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     async def write(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            msg = "the client has gone"
+            raise ConnectionResetError(msg)
         self.transport.write(data)
         await self._writable.wait()
 
@@ -149,7 +153,8 @@ class Connection(asyncio.Protocol):
             request = await self._read_request()
             self._current = request
             self._record(request)
-            await self._serve(Exchange(request, self))
+            with contextlib.suppress(ConnectionResetError):
+                await self._serve(Exchange(request, self))
             self._current = None
 
     async def _read_request(self) -> RecordedRequest:

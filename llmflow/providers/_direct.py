@@ -1,0 +1,178 @@
+"""A small HTTP/1.1 client for one address on asyncio: the hot path of `.map` over many items.
+
+A request through an SDK and its HTTP library costs 1-2 ms of CPU, ten times what the bytes need, and caps one process
+at a few hundred calls a second (docs/explanation/performance.md). This does only what a JSON call needs: one POST, one
+complete reply, connections that are kept. Everything unusual (a proxy, trio, a client of the user's own) goes through
+the SDK instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+from typing import TYPE_CHECKING
+
+from llmflow.providers._http1 import HttpReply, ReplyReader
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["DirectClient"]
+
+_IDLE_CONNECTIONS = 256
+_IDLE_SECONDS = 15.0
+
+
+class DirectClient:
+    """Sends ready requests to one address; belongs to the loop it is first used on.
+
+    Args:
+        host: Name or address, as it is resolved.
+        port: TCP port.
+        tls: Settings for https, None for http.
+    """
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+
+    async def exchange(self, request: bytes) -> HttpReply:
+        """Send one request and return its complete reply.
+
+        Raises:
+            OSError: When there is no connection, or it breaks.
+            UnreadableReply: When the reply is not one.
+            ReplyTooLarge: When the reply passes the limit.
+        """
+        connection = self._take_idle() or await self._connect()
+        try:
+            reply = await connection.exchange(request)
+        except BaseException:  # cancellation too: a connection with half a reply in it serves nobody
+            connection.abort()
+            raise
+        if reply.reusable and len(self._idle) < _IDLE_CONNECTIONS:
+            connection.idle_since = connection.loop.time()
+            self._idle.append(connection)
+        else:
+            connection.abort()
+        return reply
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self._idle.clear()
+        for connection in tuple(self._open):
+            connection.abort()
+        await asyncio.sleep(0)  # the sockets are closed in the next turn of the loop
+
+    def _take_idle(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_alive():
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        connection = _Connection(loop, self._open)
+        await loop.create_connection(
+            lambda: connection,
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._host if self._tls is not None else None,
+            happy_eyeballs_delay=0.25,
+        )
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, with at most one request on it."""
+
+    __slots__ = ("_open", "_reader", "_transport", "_waiter", "idle_since", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: set[_Connection]) -> None:
+        self.loop = loop
+        self.idle_since = 0.0
+        self._open = open_connections
+        self._transport: asyncio.Transport | None = None
+        self._reader: ReplyReader | None = None
+        self._waiter: asyncio.Future[HttpReply] | None = None
+
+    async def exchange(self, request: bytes) -> HttpReply:
+        transport = self._transport
+        if transport is None:
+            msg = "the connection was lost"
+            raise ConnectionResetError(msg)
+        self._reader = ReplyReader()
+        self._waiter = self.loop.create_future()
+        transport.write(request)
+        return await self._waiter
+
+    def is_alive(self) -> bool:
+        """Whether the connection can be used again, also when the loop has not yet looked at it."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self.loop.time() - self.idle_since > _IDLE_SECONDS:
+            return False
+        return not _is_readable(transport.get_extra_info("socket").fileno())
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader is None:  # bytes nobody asked for
+            self.abort()
+            return
+        try:
+            if self._reader.feed(data):
+                self._finish()
+        except Exception as exc:  # noqa: BLE001 - whatever reading the reply raises belongs to the one who waits for it
+            self._fail(exc)
+
+    def eof_received(self) -> None:
+        if self._reader is None:
+            return
+        try:
+            self._reader.feed_end()
+        except Exception as exc:  # noqa: BLE001 - as above
+            self._fail(exc)
+        else:
+            self._finish()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._open.discard(self)
+        if self._reader is not None:
+            self._fail(exc or ConnectionResetError("the connection was lost"))
+
+    def _finish(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and reader.reply is not None and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(reader.reply)
+
+    def _fail(self, exc: Exception) -> None:
+        self._reader = None
+        self.abort()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(exc)
+
+
+def _is_readable(descriptor: int) -> bool:
+    """Whether something waits on an idle connection: its end, or bytes nobody asked for."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+    with contextlib.suppress(OSError, ValueError):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    return True

@@ -1,0 +1,124 @@
+"""HTTP settings of llmflow for the SDKs' own clients: no redirects, bounded bodies, one retry layer, shared TLS context."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import urllib.request
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llmflow.errors import DefinitionError
+from llmflow.providers._decoding import ACCEPT_ENCODING, BodyDecoder, ReplyTooLarge, UnreadableReply
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+__all__ = ["async_client", "environment_proxy", "http_module_of", "tls_context"]
+
+_CONNECTIONS = 1024
+_IDLE_CONNECTIONS = 256
+_IDLE_SECONDS = 15.0
+
+
+def http_module_of(sdk_client: type[Any]) -> Any:
+    """Return the HTTP library an SDK builds on, `httpx` or `httpx2`, found from its default HTTP client class.
+
+    openai 2 and anthropic 0.x use httpx, openai 3 and anthropic 2 its successor httpx2; both have the same interface.
+    """
+    base = next(cls for cls in sdk_client.__mro__ if cls.__name__ == "AsyncClient")
+    return importlib.import_module(base.__module__.partition(".")[0])
+
+
+def async_client(http: Any, base_url: str) -> Any:
+    """Return an `AsyncClient` of the library `http` for one address.
+
+    It never follows a redirect, so neither key nor prompt reach a host that was not configured. It has no timeouts of
+    its own: the Timeout policy is the wall clock, and a pause between two bytes says nothing about a slow drip.
+    """
+    proxy = environment_proxy(base_url)
+    limits = http.Limits(
+        max_connections=_CONNECTIONS, max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
+    )
+    try:
+        inner = http.AsyncHTTPTransport(verify=tls_context(http), limits=limits, proxy=proxy)
+    except (ImportError, ValueError) as exc:  # SOCKS needs a package; a proxy address may be malformed
+        msg = f"the proxy from the environment cannot be used: {exc}"
+        raise DefinitionError(msg) from exc
+    return http.AsyncClient(
+        transport=_guarded_transport(http)(inner), timeout=None, follow_redirects=False, trust_env=False
+    )
+
+
+@functools.cache
+def tls_context(http: Any) -> ssl.SSLContext:
+    """Return the TLS settings the SDK's HTTP library would use; built once, it takes 30 ms of reading certificates."""
+    context: ssl.SSLContext = http.create_ssl_context()
+    return context
+
+
+def environment_proxy(url: str) -> str | None:
+    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` ask for on the way to `url`."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@functools.cache
+def _guarded_transport(http: Any) -> type[Any]:
+    """Build, on top of one HTTP library, the transport that decodes bodies itself and within a limit.
+
+    The libraries decompress a whole network read at once, so that 64 KB of zeros become 64 MB before anybody can look.
+    """
+
+    class GuardedStream(http.AsyncByteStream):  # type: ignore[misc]  # the library is only known at run time
+        def __init__(self, inner: Any, decoder: BodyDecoder) -> None:
+            self._inner = inner
+            self._decoder = decoder
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            pieces = aiter(self._inner)
+            try:
+                async for data in pieces:
+                    if decoded := self._decoder.feed(data):
+                        yield decoded
+            except (UnreadableReply, ReplyTooLarge):
+                # The library's generators would be left half-way, which trio reports; on a closed stream they end.
+                await self._inner.aclose()
+                with contextlib.suppress(Exception):
+                    await anext(pieces)
+                raise
+            self._decoder.finish()
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    class GuardedTransport(http.AsyncBaseTransport):  # type: ignore[misc]
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        async def handle_async_request(self, request: Any) -> Any:
+            request.headers["accept-encoding"] = ACCEPT_ENCODING
+            response = await self._inner.handle_async_request(request)
+            try:
+                decoder = BodyDecoder(response.headers.get("content-encoding", ""))
+            except BaseException:
+                await response.aclose()
+                raise
+            headers = [
+                (name, value)
+                for name, value in response.headers.multi_items()
+                if name.lower() not in ("content-encoding", "content-length")
+            ]
+            stream = GuardedStream(response.stream, decoder)
+            return http.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
+
+        async def aclose(self) -> None:
+            await self._inner.aclose()
+
+    return GuardedTransport

@@ -1,0 +1,101 @@
+"""Reads chat completions, also from services that only resemble OpenAI's."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json, to_json
+
+from llmflow.messages import FinishReason, Reply, Usage
+from llmflow.providers._openai_body import encodable
+from llmflow.providers._usage import field_of, usage_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["decode_json", "read_completion", "read_usage"]
+
+_REASONS: dict[object, FinishReason] = {"length": "length", "content_filter": "content_filter", "refusal": "refusal"}
+
+
+def decode_json(content: bytes) -> Any:
+    """Decode a body.
+
+    Raises:
+        ValueError: When it is not JSON, or JSON that no program should be asked to hold.
+    """
+    try:
+        return from_json(content)
+    except ValueError:
+        # Slower and more patient: takes a byte order mark, and lone surrogates, which are replaced further on.
+        try:
+            return json.loads(content)
+        except RecursionError as exc:
+            msg = "nested too deeply"
+            raise ValueError(msg) from exc
+
+
+def read_completion(
+    data: dict[str, Any], request_id: str | None, reask: Callable[[str], Sequence[object]] | None
+) -> Reply:
+    """Return the reply in a completion; whatever is missing in it makes no error here but a reply without text."""
+    choice = _first(data.get("choices"))
+    message = _mapping(choice.get("message"))
+    finish = _REASONS.get(_hashable(choice.get("finish_reason")), "stop")
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        text, finish = refusal, "refusal"
+    else:
+        text = _text_of(message)
+    model = data.get("model")
+    return Reply(
+        text=None if text is None else encodable(text),
+        usage=read_usage(data.get("usage")),
+        finish_reason=finish,
+        model=model if isinstance(model, str) else None,
+        request_id=request_id,
+        reask=reask,
+        raw=data,
+    )
+
+
+def read_usage(usage: object) -> Usage | None:
+    """Return the token counts of a completion."""
+    return usage_of(
+        field_of(usage, "prompt_tokens"),
+        field_of(usage, "completion_tokens"),
+        field_of(usage, "prompt_tokens_details", "cached_tokens"),
+        field_of(usage, "completion_tokens_details", "reasoning_tokens"),
+    )
+
+
+def _text_of(message: dict[str, Any]) -> str | None:
+    """Return the first tool call's arguments, else the content.
+
+    Services that do not honour a forced tool answer in the content, and some name a tool that was not offered. Both may
+    well fit the schema, which decides.
+    """
+    call = _mapping(_first(message.get("tool_calls")).get("function")) or _mapping(message.get("function_call"))
+    arguments = call.get("arguments")
+    if isinstance(arguments, str):
+        return arguments
+    if arguments is not None:  # some services send the object itself
+        return to_json(arguments).decode()
+    content = message.get("content")
+    if isinstance(content, list):
+        texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        return "".join(texts) if texts else None
+    return content if isinstance(content, str) else None
+
+
+def _first(items: object) -> dict[str, Any]:
+    return _mapping(items[0]) if isinstance(items, list) and items else {}
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _hashable(value: object) -> object:
+    return value if isinstance(value, str) else None

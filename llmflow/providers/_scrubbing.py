@@ -1,0 +1,79 @@
+"""Takes keys out of exceptions of SDKs, which are kept as the cause of ours and end up in tracebacks and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmflow.providers._errors import scrub
+
+__all__ = ["scrub_exception"]
+
+_SECRET_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization")
+_DEEPEST = 20
+
+
+def scrub_exception(exc: BaseException, secrets: tuple[str, ...]) -> None:
+    """Hide the secrets in the texts, bodies and request headers of an exception and of everything behind it."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [exc]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        _scrub_one(current, secrets)
+        pending += [current.__cause__, current.__context__]
+
+
+def _scrub_one(exc: BaseException, secrets: tuple[str, ...]) -> None:
+    exc.args = tuple(_scrub_value(value, secrets) for value in exc.args)
+    for name in ("message", "body", "details", "response_json"):
+        if (value := getattr(exc, name, None)) is not None:
+            _set(exc, name, _scrub_value(value, secrets))
+    response = _get(exc, "response")
+    for request in (_get(exc, "request"), _get(response, "request")):
+        _scrub_headers(_get(request, "headers"))
+    _scrub_content(response, secrets)
+
+
+def _scrub_headers(headers: Any) -> None:
+    for name in _SECRET_HEADERS:
+        if headers is not None and name in headers:
+            headers[name] = "**********"
+
+
+def _scrub_content(response: Any, secrets: tuple[str, ...]) -> None:
+    """Hide secrets that the provider repeated in its reply; the SDKs' responses keep it in `_content`."""
+    content = getattr(response, "_content", None)
+    if isinstance(content, bytes):
+        text = content[:100_000].decode("utf-8", "replace")
+        if (scrubbed := scrub(text, secrets)) != text:
+            _set(response, "_content", scrubbed.encode())
+            _set(response, "_text", scrubbed)
+
+
+def _scrub_value(value: Any, secrets: tuple[str, ...], depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return scrub(value, secrets)
+    if depth >= _DEEPEST:
+        return None
+    if isinstance(value, Mapping):
+        return {name: _scrub_value(item, secrets, depth + 1) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_scrub_value(item, secrets, depth + 1) for item in value) if type(value) in (list, tuple) else value
+    return value
+
+
+def _get(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name, None)
+    except RuntimeError:  # httpx raises one for a request that was never set
+        return None
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    try:
+        setattr(owner, name, value)
+    except AttributeError:  # a read-only property: it reads one of the others
+        return
