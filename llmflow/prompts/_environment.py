@@ -18,7 +18,7 @@ def make_environment() -> ImmutableSandboxedEnvironment:
     """Make the sandbox: no loader, no escaping, nothing undefined, values written for a model to read."""
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701  # prompts are no HTML
+        autoescape=False,
         finalize=_written,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -76,7 +76,8 @@ def _as_file(item: Any) -> File:
 def _from_bytes(data: bytes) -> File:
     media_type = media_type_of(data)
     if media_type is None:
-        raise _unknown("bytes that are no image, sound or PDF known to llmflow")
+        what = "bytes that are no image, sound or PDF known to llmflow"
+        raise _unknown(what)
     return File(media_type=media_type, data=data)
 
 
@@ -89,7 +90,8 @@ def _from_path(path: Path) -> File:
         raise DefinitionError(msg) from error
     media_type = media_type_of(data) or _by_name(path.name)
     if media_type is None:
-        raise _unknown(f"the file {str(path)!r}, which is no image, sound or PDF known to llmflow")
+        what = f"the file {str(path)!r}, which is no image, sound or PDF known to llmflow"
+        raise _unknown(what)
     return File(media_type=media_type, data=data, name=path.name)
 
 
@@ -109,7 +111,8 @@ def _from_address(url: str, scheme: str) -> File:
     name = Path(urlsplit(url).path).name
     media_type = _by_name(name)
     if media_type is None:
-        raise _unknown(f"the address {_short(url)!r}, whose name does not tell its type", "url")
+        what = f"the address {_short(url)!r}, whose name does not tell its type"
+        raise _unknown(what, "url")
     return File(media_type=media_type, url=url, name=name)
 
 

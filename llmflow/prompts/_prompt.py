@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import File, Message
@@ -52,7 +52,7 @@ def prompt(
 
     Args:
         text: What to ask. It is sent as it is, never rendered. Without it, the step's docstring is the template.
-        system: The system text, verbatim, instead of the step's own.
+        system: The system text, verbatim, instead of the step's own; an empty one leaves it out.
         messages: Turns that come before the text: `Message`, `{"role": ..., "content": ...}` or `(role, content)`.
             With messages and no text, a docstring without Jinja markers is documentation and is not sent.
         files: Images, sounds and PDFs that go with the text: `File`, a path, an `https://` or `data:` address,
@@ -62,14 +62,16 @@ def prompt(
     Raises:
         DefinitionError: For a file or message that is none of these.
     """
-    if text is not None and not isinstance(text, str):
-        msg = f"prompt(...) takes its text as str, got {type(text).__name__}"
-        raise DefinitionError(msg)
-    if system is not None and not isinstance(system, str):
-        msg = f"prompt(system=...) takes a str, got {type(system).__name__}"
-        raise DefinitionError(msg)
+    _check_text(text, "prompt(...)")
+    _check_text(system, "prompt(system=...)")
     turns = () if messages is None else as_messages(messages)
     return cast("T", Prompt(text, system, turns, as_files(files) if files else (), context))
+
+
+def _check_text(text: object, what: str) -> None:
+    if text is not None and not isinstance(text, str):
+        msg = f"{what} takes a str, got {type(text).__name__}"
+        raise DefinitionError(msg)
 
 
 def as_messages(messages: Iterable[MessageLike]) -> tuple[Message, ...]:
@@ -78,10 +80,14 @@ def as_messages(messages: Iterable[MessageLike]) -> tuple[Message, ...]:
     Raises:
         DefinitionError: For an unknown role or content that is not text.
     """
-    if isinstance(messages, str | Mapping | Message):
+    if not _is_list(messages):
         msg = f"prompt(messages=...) takes a list of messages, got {type(messages).__name__}"
         raise DefinitionError(msg)
     return tuple(_as_message(message, index) for index, message in enumerate(messages))
+
+
+def _is_list(messages: object) -> bool:
+    return isinstance(messages, Iterable) and not isinstance(messages, str | Mapping | Message)
 
 
 def _as_message(message: object, index: int) -> Message:
@@ -98,12 +104,13 @@ def _as_message(message: object, index: int) -> Message:
 
 
 def _parts(message: object, index: int) -> tuple[Any, Any, Any]:
-    match message:
-        case {"role": role, "content": content}:
-            return role, content, cast("Mapping[str, Any]", message).get("files", ())
-        case (role, content):
-            return role, content, ()
-        case _:
-            kind = type(message).__name__
-            msg = f"message {index} is {kind}, expected Message, a mapping with role and content, or a pair of them"
-            raise DefinitionError(msg)
+    if isinstance(message, Mapping):
+        named = cast("Mapping[str, Any]", message)
+        return named.get("role"), named.get("content"), named.get("files", ())
+    try:
+        role, content = cast("tuple[Any, Any]", message)
+    except (TypeError, ValueError):
+        kind = type(message).__name__
+        msg = f"message {index} is {kind}, expected Message, a mapping with role and content, or a pair of them"
+        raise DefinitionError(msg) from None
+    return role, content, ()

@@ -45,7 +45,7 @@ def render(
     text = prompt.text
     if text is None:
         text = _text_of(prompt, template, inputs, step)
-    turns = prompt.messages
+    turns = tuple(map(_clean, prompt.messages)) if prompt.messages else ()
     system_text = prompt.system
     if system_text is None and system is not None:
         system_text = system.render(inputs)
@@ -80,6 +80,11 @@ def _with_files(messages: list[Message], prompt: Prompt, step: str) -> tuple[Mes
             raise DefinitionError(msg)
         messages[-1] = dataclasses.replace(messages[-1], files=messages[-1].files + prompt.files)
     return tuple(messages)
+
+
+def _clean(turn: Message) -> Message:
+    content = _encodable(turn.content)
+    return turn if content is turn.content else dataclasses.replace(turn, content=content)
 
 
 def _encodable(text: str) -> str:

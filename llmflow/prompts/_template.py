@@ -7,7 +7,7 @@ import inspect
 import warnings
 from difflib import get_close_matches
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.errors import DefinitionError
 
@@ -68,12 +68,13 @@ class Template:
             raise problem from error
         self.names = frozenset(meta.find_undeclared_variables(tree))
 
-    def check(self, parameters: Iterable[str], *, used: Collection[str] = ()) -> tuple[str, ...]:
+    def check(self, parameters: Iterable[str], *, used: Collection[str] = (), stacklevel: int = 2) -> tuple[str, ...]:
         """Compare the template with the parameters of its step; call it at decoration.
 
         Args:
             parameters: Names of the parameters.
             used: Names that need not stand in the template, because the body uses them (see `names_used_by`).
+            stacklevel: Which caller the warning points at, 1 being whoever calls `check`.
 
         Returns:
             The parameters that are never used; each has been warned of.
@@ -87,7 +88,7 @@ class Template:
         unused = tuple(name for name in known if name not in self.names and name not in used)
         for name in unused:
             msg = f"step {self._step!r}: parameter {name!r} is used neither in its {self._where} nor in its body"
-            warnings.warn(msg, UnusedParameterWarning, stacklevel=3)
+            warnings.warn(msg, UnusedParameterWarning, stacklevel=stacklevel + 1)
         return unused
 
     def render(self, inputs: Mapping[str, object]) -> str:
@@ -139,5 +140,5 @@ def names_used_by(function: Callable[..., Any]) -> frozenset[str]:
     for instruction in dis.get_instructions(code):
         if instruction.opname.startswith("LOAD_FAST"):
             argument = instruction.argval
-            names.update(argument if isinstance(argument, tuple) else (argument,))
+            names.update(cast("tuple[str, ...]", argument) if isinstance(argument, tuple) else (str(argument),))
     return frozenset(names)

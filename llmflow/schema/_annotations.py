@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+from enum import Enum
 from typing import Annotated, Any, Literal, Never, NewType, NoReturn, TypeVar, get_args, get_origin
 
-from llmflow.errors import DefinitionError
 from pydantic import BaseModel
 
-__all__ = ["display", "identifier", "refuse", "unwrap"]
+from llmflow.errors import DefinitionError
+
+__all__ = ["display", "identifier", "is_choice", "refuse", "unwrap"]
 
 _NOTHING = (None, type(None), NoReturn, Never)
 
@@ -44,6 +46,12 @@ def refuse(annotation: Any, *, step: str) -> None:
         return
     msg = f"step {step!r} {reason}; annotate what it returns, such as `-> str` or a pydantic model"
     raise DefinitionError(msg)
+
+
+def is_choice(annotation: Any) -> bool:
+    """Tell whether the value is one of a fixed set: a `Literal` or an `Enum`."""
+    inner = unwrap(annotation)
+    return get_origin(inner) is Literal or (isinstance(inner, type) and issubclass(inner, Enum))
 
 
 def display(annotation: Any) -> str:

@@ -14,7 +14,7 @@ from llmflow.schema._annotations import display, unwrap
 from llmflow.schema._core import build_validator, closed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from pydantic_core import SchemaValidator
 
@@ -68,7 +68,7 @@ def validator_of(adapter: TypeAdapter[Any], *, step: str) -> tuple[SchemaValidat
 
 
 @contextmanager
-def definition_errors(annotation: Any, *, step: str) -> Iterator[None]:
+def definition_errors(annotation: Any, *, step: str) -> Generator[None]:
     """Translate what pydantic raises over a type it cannot build."""
     try:
         yield

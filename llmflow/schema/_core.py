@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from pydantic_core import CoreConfig, PydanticCustomError, SchemaValidator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from pydantic_core import CoreSchema
 
@@ -75,17 +75,20 @@ class _Copier:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
-        self._seen: dict[tuple[int, object], Node] = {}
+        self._seen: dict[tuple[int, object, object], Node] = {}
 
     def copy(self, part: Any, config: Mapping[str, Any]) -> Any:
         """Copy a node, or a list, tuple or mapping of nodes; leave anything else as it is."""
         if isinstance(part, dict):
+            mapping = cast("Node", part)
             # A mapping of fields may have a field called `type`; only a node has text there.
-            if isinstance(part.get("type"), str):
-                return self._node(part, config)
-            return {name: self.copy(child, config) for name, child in part.items()}
+            if isinstance(mapping.get("type"), str):
+                return self._node(mapping, config)
+            return {name: self.copy(child, config) for name, child in mapping.items()}
         if isinstance(part, list | tuple):
-            return type(part)(self.copy(child, config) for child in part)
+            children = cast("Iterable[Any]", part)
+            copies = [self.copy(child, config) for child in children]
+            return copies if isinstance(part, list) else tuple(copies)
         return part
 
     def _node(self, node: Node, config: Mapping[str, Any]) -> Node:
@@ -93,7 +96,7 @@ class _Copier:
             config = node.get("config") or {}
         else:
             config = node.get("config") or config
-        key = (id(node), config.get("allow_inf_nan"))
+        key = (id(node), config.get("allow_inf_nan"), config.get("extra_fields_behavior"))
         if key not in self._seen:
             self._seen[key] = self._copied(node, config)
         return self._seen[key]
@@ -101,9 +104,7 @@ class _Copier:
     def _copied(self, node: Node, config: Mapping[str, Any]) -> Node:
         self._note(node)
         copy = {name: self.copy(value, config) if name in _CHILDREN else value for name, value in node.items()}
-        if config.get("allow_inf_nan") is not None:
-            return copy
-        return _close(copy, config)
+        return copy if config.get("allow_inf_nan") else _close(copy, config)
 
     def _note(self, node: Node) -> None:
         kind = node["type"]
@@ -113,13 +114,12 @@ class _Copier:
             self._findings.may_lack_json_schema = True
         elif kind in {"model", "dataclass"}:
             self._findings.classes.add(node["cls"])
-        function = node.get("function")
-        if isinstance(function, dict) and inspect.iscoroutinefunction(function.get("function")):
-            self._findings.async_validators.append(function["function"].__qualname__)
+        if kind.startswith("function-") and inspect.iscoroutinefunction(validator := node["function"]["function"]):
+            self._findings.async_validators.append(getattr(validator, "__qualname__", repr(validator)))
 
 
 def _close(node: Node, config: Mapping[str, Any]) -> Node:
-    """Close one copied node whose model says nothing about non-finite numbers."""
+    """Close one copied node whose model does not ask for non-finite numbers."""
     kind = node["type"]
     if kind == "float":
         node.setdefault("allow_inf_nan", False)
@@ -170,7 +170,7 @@ _rebuild_lock = threading.Lock()
 
 
 @contextmanager
-def _rebuilt(classes: set[type[Any]]) -> Iterator[None]:
+def _rebuilt(classes: set[type[Any]]) -> Generator[None]:
     """Keep pydantic-core from putting the ready validators of `classes` in place of their closed nodes.
 
     pydantic 2.11 does so for complete classes and has no switch yet. A class that calls itself incomplete for the

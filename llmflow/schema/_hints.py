@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from llmflow.errors import DefinitionError
@@ -42,7 +41,7 @@ def local_namespace(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the names that the functions and classes around `function` can see, while they are still running."""
     names: dict[str, Any] = {}
     around = _enclosing(getattr(function, "__qualname__", ""))
-    frame = sys._getframe(1) if around else None  # noqa: SLF001  # the only way to the caller's locals
+    frame = inspect.currentframe() if around else None
     scopes: list[FrameType] = []
     while frame is not None:
         if frame.f_code.co_qualname in around and frame.f_globals is getattr(function, "__globals__", None):

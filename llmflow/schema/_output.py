@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import ValidationError
 
 from llmflow.errors import DefinitionError, InvalidOutput
-from llmflow.schema._annotations import display, identifier, refuse, unwrap
+from llmflow.schema._annotations import display, identifier, is_choice, refuse, unwrap
 from llmflow.schema._build import adapter_of, definition_errors, model_of, validator_of, wrapper_of
 from llmflow.schema._fingerprint import fingerprint
-from llmflow.schema._problems import invalid_output, problems_of
+from llmflow.schema._problems import invalid_output, is_about, problems_of
 from llmflow.schema._repair import repair_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["OutputSchema"]
+
+
+_AROUND_A_WORD = " \t\r\n\ufeff\u00a0`*\"'."
 
 
 class OutputSchema:
@@ -160,7 +164,7 @@ class OutputSchema:
 
     def _generated(self) -> Mapping[str, Any]:
         with definition_errors(self._annotation, step=self._step):
-            return self._adapter.json_schema()
+            return _inlined(self._adapter.json_schema())
 
     if not TYPE_CHECKING:
         # A plain attribute for the protocol's sake, which is filled when it is first read.
@@ -169,6 +173,14 @@ class OutputSchema:
                 raise AttributeError(name)
             self.json_schema = self._generated()
             return self.json_schema
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put the definition of a recursive model at the root, where providers want an object and not a `$ref`."""
+    reference: str | None = schema.get("$ref")
+    if reference is None:
+        return schema
+    return {**schema["$defs"][reference.removeprefix("#/$defs/")], "$defs": schema["$defs"]}
 
 
 class _WrappedSchema(OutputSchema):
@@ -186,22 +198,21 @@ class _WrappedSchema(OutputSchema):
         try:
             return self._bare.validate_json(text, context=context)
         except ValidationError as error:
-            blamed = wrapped if _is_about_content(wrapped) else error
+            blamed = wrapped if is_about(wrapped, "content") else error
             raise self._invalid(blamed, text) from blamed
 
     def repair(self, text: str) -> str | None:
-        return repair_json(text, object_expected=False)
+        found = repair_json(text, object_expected=False)
+        if found is None and is_choice(self._annotation):
+            # Small models answer a choice with the bare word; validation knows whether it is one of them.
+            return json.dumps(text.strip(_AROUND_A_WORD))
+        return found
 
     def dump(self, value: Any) -> str:
         return super().dump(self.model.model_construct(content=value))
 
     def _validate(self, value: object, context: object) -> Any:
         return self._bare.validate_python(value, context=context)
-
-
-def _is_about_content(error: ValidationError) -> bool:
-    """Tell an answer whose `content` is wrong from one that has no such field or is no object."""
-    return any(detail["loc"][:1] == ("content",) and detail["type"] != "missing" for detail in error.errors())
 
 
 class _TextSchema(_WrappedSchema):

@@ -9,9 +9,11 @@ from llmflow.errors import InvalidOutput
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, ValidationError
 
-__all__ = ["invalid_output", "problems_of"]
+__all__ = ["invalid_output", "is_about", "problems_of"]
 
 _MOST_PROBLEMS = 20
+_MOST_COUNTED = 10_000
+"""Pydantic writes out every problem or none, and a 10 MB answer can have millions."""
 _LONGEST_KEY = 60
 
 
@@ -23,11 +25,20 @@ def invalid_output(error: ValidationError, *, subject: str, expected: str, text:
 
 def problems_of(error: ValidationError) -> tuple[str, ...]:
     """Return one line for each problem, `lines.0.sku: Field required`, and no input values."""
+    if error.error_count() > _MOST_COUNTED:
+        return (f"{error.error_count()} problems, too many to list",)
     details = error.errors(include_url=False, include_input=False)
     lines = [_line(detail) for detail in details[:_MOST_PROBLEMS]]
     if len(details) > _MOST_PROBLEMS:
         lines.append(f"and {len(details) - _MOST_PROBLEMS} more")
     return tuple(lines)
+
+
+def is_about(error: ValidationError, field: str) -> bool:
+    """Tell whether an object was given whose `field` is wrong, and not merely missing."""
+    return error.error_count() <= _MOST_COUNTED and any(
+        detail["loc"][:1] == (field,) and detail["type"] != "missing" for detail in error.errors(include_url=False)
+    )
 
 
 def _line(detail: ErrorDetails) -> str:
