@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.step import MapCall, Unit
 
-__all__ = ["Constant", "Graph", "Input", "Node", "Operand", "Ref", "Structure"]
+__all__ = ["DEFAULT", "Constant", "Graph", "Input", "Node", "Operand", "Ref", "Structure", "map_call"]
+
+
+class _Default(Enum):
+    DEFAULT = "default"
+
+    def __repr__(self) -> str:
+        return "default"
+
+
+DEFAULT = _Default.DEFAULT
+"""The key of the branch that a `switch` takes when no other key equals the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A list, tuple or dict literal with placeholders in it."""
+    """A list, tuple or dict that is made anew in every run, so that no run sees what another did to it."""
 
     kind: type[Any]
     """`list`, `tuple` or `dict`."""
@@ -56,11 +69,14 @@ class Node:
     Attributes:
         index: Position in the graph; every operand refers to smaller indices.
         key: Deterministic identity: the path of flows, the unit's name and its occurrence (`support/draft#2`).
-        kind: `call` runs `unit` with `inputs`; `map` fans `mapping` out over the operand `items`; `when` and `switch`
-            run one of `branches`, chosen by the operand `condition`; `or_else` runs the branch `call` and, when it fails with
-            one of `errors`, the branch `otherwise` or the operand `items`; `build` constructs `output` from `inputs`.
+        kind: `call` runs `unit` with `inputs`; `map` fans `mapping` out over the operand `items`, with `inputs` as further
+            fixed arguments (see `map_call`); `when` runs the branch True or False, by the truth of the operand
+            `condition`; `switch` runs the branch whose key equals it, else the branch `DEFAULT`; `or_else` runs the branch
+            `"call"` and, when it fails with one of `errors`, the branch `"otherwise"` if there is one, else its value is
+            the operand `items`; `build` calls `output` with `inputs` by name.
         after: Indices of the nodes whose values are needed, branches included, without repetition.
-        branches: For conditional nodes the calls that may run; they are not in the graph's own list.
+        branches: For conditional nodes what may run. These nodes are not in the graph's own list and have the index -1;
+            nothing refers to them, and their operands refer to nodes of the graph.
         location: `file:line` of the call, for errors and plans.
     """
 
@@ -99,3 +115,25 @@ class Graph:
     inputs: Mapping[str, Any]
     output: Any
     constants: tuple[tuple[str, object], ...] = ()
+
+    def walk(self) -> Iterator[Node]:
+        """Yield every node, those of branches included, each behind the node it is a branch of."""
+        for node in self.nodes:
+            yield from _with_branches(node)
+
+
+def _with_branches(node: Node) -> Iterator[Node]:
+    yield node
+    for branch in node.branches.values():
+        yield from _with_branches(branch)
+
+
+def map_call(node: Node, items: object, fixed: Mapping[str, object]) -> MapCall[Any, Any, Any]:
+    """Return the map of a node, ready to be awaited, over real items and with the fixed arguments that are now known."""
+    assert node.mapping is not None
+    made = copy.copy(node.mapping)
+    made.items = items
+    if fixed:
+        made.unit = copy.copy(made.unit)
+        made.unit.fixed = {**made.unit.fixed, **fixed}
+    return made
