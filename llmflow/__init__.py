@@ -1,1 +1,182 @@
-"""Typed LLM steps, composed into DAGs, run with production policies."""
+"""Typed LLM steps, composed into DAGs, run with production policies.
+
+```python
+from llmflow import prompt, step
+
+@step("openai/gpt-5-mini")
+def summarise(text: str) -> str:
+    return prompt(f"Summarise in one sentence:\\n{text}")
+```
+
+`await summarise("...")` runs it, `summarise.sync("...")` runs it from a script.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from llmflow.context import context, runtimes
+from llmflow.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    BudgetExceeded,
+    CircuitOpen,
+    ContentFiltered,
+    ContextTooLong,
+    DeadlineExceeded,
+    DefinitionError,
+    FallbackExhausted,
+    InvalidOutput,
+    LLMFlowError,
+    PluginCallError,
+    PluginDefinitionError,
+    PluginError,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    QueueFull,
+    QuotaExceeded,
+    RateLimited,
+    RateLimitTimeout,
+    Refused,
+    Rejected,
+    RunConflict,
+    StepError,
+    Truncated,
+)
+from llmflow.hookspecs import hookimpl
+from llmflow.messages import (
+    Answer,
+    Ask,
+    Attempt,
+    Chunk,
+    File,
+    Message,
+    Outcome,
+    Reply,
+    Request,
+    Result,
+    Usage,
+)
+from llmflow.models import Model, Params
+from llmflow.policies import Bulkhead, Deadline, Fallback, Repair, Retry, Timeout
+from llmflow.policy import Band, Off, Policy, Site
+from llmflow.ports import Clock, Provider
+from llmflow.prices import Price
+from llmflow.prompts import UnusedParameterWarning, prompt
+from llmflow.step import Call, Step, step
+
+if TYPE_CHECKING:
+    from llmflow.graph import Flow, Task, build, flow, gather, or_else, switch, task, when
+    from llmflow.observers import Stats, configure_logging
+    from llmflow.runtime import Plan, Runtime, plan
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "Ask",
+    "Attempt",
+    "AuthenticationFailed",
+    "BadRequest",
+    "Band",
+    "BudgetExceeded",
+    "Bulkhead",
+    "Call",
+    "Chunk",
+    "CircuitOpen",
+    "Clock",
+    "ContentFiltered",
+    "ContextTooLong",
+    "Deadline",
+    "DeadlineExceeded",
+    "DefinitionError",
+    "Fallback",
+    "FallbackExhausted",
+    "File",
+    "Flow",
+    "InvalidOutput",
+    "LLMFlowError",
+    "Message",
+    "Model",
+    "Off",
+    "Outcome",
+    "Params",
+    "Plan",
+    "PluginCallError",
+    "PluginDefinitionError",
+    "PluginError",
+    "Policy",
+    "Price",
+    "Provider",
+    "ProviderError",
+    "ProviderTimeout",
+    "ProviderUnavailable",
+    "QueueFull",
+    "QuotaExceeded",
+    "RateLimitTimeout",
+    "RateLimited",
+    "Refused",
+    "Rejected",
+    "Repair",
+    "Reply",
+    "Request",
+    "Result",
+    "Retry",
+    "RunConflict",
+    "Runtime",
+    "Site",
+    "Stats",
+    "Step",
+    "StepError",
+    "Task",
+    "Timeout",
+    "Truncated",
+    "UnusedParameterWarning",
+    "Usage",
+    "build",
+    "configure_logging",
+    "context",
+    "flow",
+    "gather",
+    "hookimpl",
+    "or_else",
+    "plan",
+    "prompt",
+    "step",
+    "switch",
+    "task",
+    "when",
+]
+
+_LAZY = {
+    **dict.fromkeys(("Flow", "Task", "build", "flow", "gather", "or_else", "switch", "task", "when"), "llmflow.graph"),
+    "Plan": "llmflow.runtime._plan",
+    "Runtime": "llmflow.runtime",
+    "Stats": "llmflow.observers",
+    "configure_logging": "llmflow.observers",
+    "plan": "llmflow.runtime._plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the parts that a module of steps does not need until it runs (PEP 562)."""
+    if (module := _LAZY.get(name)) is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
+def _default_runtime() -> Any:
+    """Make the runtime of calls that nobody entered one for; here, as this is the one place that may know all layers."""
+    from llmflow.runtime import default_runtime  # noqa: PLC0415  # see `__getattr__`
+
+    return default_runtime()
+
+
+runtimes.set_factory(_default_runtime)

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from llmflow.errors import DefinitionError
     from llmflow.messages import Result, Usage
     from llmflow.policy import Off, Policy
 
-__all__ = ["Caller", "Frame", "Run", "Scope", "Tracer", "caller", "context", "frame", "new_id", "runtimes", "tracer"]
+__all__ = ["Caller", "Frame", "Run", "Scope", "Tracer", "blocked_loop", "caller", "context", "frame", "new_id", "runtimes", "tracer"]
 
 _counter = itertools.count(1)
 _prefix = os.urandom(5).hex()
@@ -100,9 +101,17 @@ class Tracer(Protocol):
     def record(self, call: Any, /) -> Any:
         """Take note of an awaited call and return the placeholder of its value."""
 
+    def drop(self, call: Any, /) -> None:
+        """Take note of a call that nobody awaited."""
+
+    def refuse(self, attempted: str, /) -> DefinitionError:
+        """Return the error for what cannot be done while a flow is being built, naming the author's line."""
+
 
 frame: ContextVar[Frame | None] = ContextVar("llmflow_frame", default=None)
 tracer: ContextVar[Tracer | None] = ContextVar("llmflow_tracer", default=None)
+blocked_loop: ContextVar[object | None] = ContextVar("llmflow_blocked_loop", default=None)
+"""The event loop whose thread waits for the running `.sync()` call, if any: what that loop holds cannot be waited for."""
 
 
 @dataclass(frozen=True, slots=True)

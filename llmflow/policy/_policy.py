@@ -49,6 +49,8 @@ class Site(Protocol):
     """The model this chain is for. Above `Band.FALLBACK` it is the first one."""
     models: tuple[Model, ...]
     """Every model the step may use, in order."""
+    policies: tuple[Any, ...]
+    """Every policy that acts on the step, outermost first."""
     clock: Clock
     random: Random
     declared: str

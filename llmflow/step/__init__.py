@@ -1,11 +1,11 @@
 """Steps, and what they share with tasks and flows."""
 
 from llmflow.step._bound import BoundSite, BoundStep, annotate, chain_requests, total_cost, total_usage
-from llmflow.step._call import Call
+from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, raise_first
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
-from llmflow.step._sync import blocked_loop, close_portals, run_blocking
+from llmflow.step._sync import close_portals, run_blocking
 from llmflow.step._unit import Bound, Unary, Unit
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "BoundSite",
     "BoundStep",
     "Call",
+    "Deferred",
     "MapCall",
     "Signature",
     "Step",
@@ -20,7 +21,6 @@ __all__ = [
     "Unary",
     "Unit",
     "annotate",
-    "blocked_loop",
     "chain_requests",
     "close_portals",
     "origin",

@@ -50,6 +50,7 @@ class BoundSite:
     flow: str | None
     model: Model
     models: tuple[Model, ...]
+    policies: tuple[Any, ...]
     declared: str
     runtime: Any
 
@@ -96,7 +97,7 @@ class BoundStep:
         self.output: OutputSchema = step.output
         self.model: Model = runtime.model_for(step.name, step.model)
         self.layers: tuple[Declared, ...] = runtime.layers(step, scope)
-        self.models: tuple[Model, ...] = (self.model, *_further_models(self.layers))
+        self.models: tuple[Model, ...] = (self.model, *runtime.further_models(self.layers))
         self.version = step.prompt_version
         self._clock: Clock = runtime.clock
         self._started = runtime.listeners(CallStarted)
@@ -133,6 +134,7 @@ class BoundStep:
             flow=self.scope.flow if self.scope else None,
             model=model,
             models=self.models,
+            policies=tuple(one.policy for one in self.layers),
             declared=layer.source,
             runtime=self.runtime,
         )
@@ -209,7 +211,7 @@ class BoundStep:
 
     def _without_asking(self, value: object, around: Frame) -> Result[Any]:
         """Take a value that the body returned instead of a prompt, checked like an answer."""
-        checked = self.output.check(value)
+        checked = self.output.validate_value(value)
         result: Result[Any] = Result(value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name)
         around.run.add(result)
         return result
@@ -235,11 +237,6 @@ class BoundStep:
                 prompt_version=self.version,
             )
         )
-
-
-def _further_models(layers: Sequence[Declared]) -> tuple[Model, ...]:
-    """Return the models that policies bring in beside the step's own, such as those of `Fallback`."""
-    return tuple(model for one in layers for model in getattr(one.policy, "models", ()))
 
 
 def _dispatch(routes: Mapping[Model, Callable[[Ask], Awaitable[Answer]]]) -> Callable[[Ask], Awaitable[Answer]]:

@@ -1,4 +1,4 @@
-"""A call that has not run yet: what `step(...)` returns."""
+"""A call that has not run yet: what `step(...)` returns, and what it shares with other things that are awaited once."""
 
 from __future__ import annotations
 
@@ -13,31 +13,27 @@ if TYPE_CHECKING:
 
     from llmflow.step._unit import Unit
 
-__all__ = ["Call"]
+__all__ = ["Call", "Deferred"]
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
-    """A single-use coroutine over one call of a step, task or flow.
+class Deferred(Coroutine[Any, Any, T_co], Generic[T_co]):
+    """A single-use coroutine that begins when it is awaited; while a flow is being traced it is recorded instead.
 
-    Awaiting it runs the call; while a flow is being traced, awaiting it gives a placeholder of its value instead.
     `asyncio.gather`, `create_task`, task groups and anyio's `start_soon` take it as they take any coroutine.
-
-    Attributes:
-        unit: What is called.
-        inputs: The arguments by name.
-        wants_result: Whether the value is the whole `Result`.
     """
 
-    __slots__ = ("__weakref__", "_coroutine", "_used", "inputs", "unit", "wants_result")
+    __slots__ = ("__weakref__", "_coroutine", "_used")
 
-    def __init__(self, unit: Unit[..., Any], inputs: dict[str, object], *, wants_result: bool = False) -> None:
-        self.unit = unit
-        self.inputs = inputs
-        self.wants_result = wants_result
+    def __init__(self) -> None:
         self._coroutine: Coroutine[Any, Any, T_co] | None = None
         self._used = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors and warnings."""
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         if (active := tracer.get()) is not None:
@@ -47,7 +43,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
 
     def send(self, value: Any, /) -> Any:
         """Run until the next suspension, as `Coroutine.send` does."""
-        return (self._coroutine or self._open()).send(value)
+        return (self._coroutine or self._start()).send(value)
 
     def throw(
         self,
@@ -60,7 +56,7 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         error = kind if value is None else value
         if traceback is not None and isinstance(error, BaseException):
             error = error.with_traceback(traceback)
-        return (self._coroutine or self._open()).throw(error)
+        return (self._coroutine or self._start()).throw(error)
 
     def close(self) -> None:
         """Give the call up without running it, or stop it where it is."""
@@ -73,19 +69,59 @@ class Call(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._use()
 
     def _open(self) -> Coroutine[Any, Any, T_co]:
-        self._use()
-        self._coroutine = self.unit.execute(self.inputs, wants_result=self.wants_result)
-        return self._coroutine
+        """Mark it as used and return the coroutine that does the work."""
+        raise NotImplementedError
+
+    def _start(self) -> Coroutine[Any, Any, T_co]:
+        """Open it for an event loop; while a flow is being traced nothing may run."""
+        if (active := tracer.get()) is not None:
+            raise active.refuse(f"running {self.name!r} as a task of its own")
+        return self._open()
 
     def _use(self) -> None:
         if self._used:
-            msg = f"this call of {self.unit.name!r} was awaited before; call {self.unit.name!r} again for another answer"
+            msg = f"this call of {self.name!r} was awaited before; call {self.name!r} again for another answer"
             raise RuntimeError(msg)
         self._used = True
 
     def __del__(self) -> None:
-        if not self._used:
-            warnings.warn(f"coroutine '{self.unit.name}' was never awaited", RuntimeWarning, stacklevel=2, source=self)
+        if self._used:
+            return
+        if (active := tracer.get()) is not None:
+            active.drop(self)
+        else:
+            warnings.warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, stacklevel=2, source=self)
+
+
+class Call(Deferred[T_co]):
+    """One call of a step, task or flow.
+
+    Awaiting it runs the call; while a flow is being traced, awaiting it gives a placeholder of its value instead.
+
+    Attributes:
+        unit: What is called.
+        inputs: The arguments by name.
+        wants_result: Whether the value is the whole `Result`.
+    """
+
+    __slots__ = ("inputs", "unit", "wants_result")
+
+    def __init__(self, unit: Unit[..., Any], inputs: dict[str, object], *, wants_result: bool = False) -> None:
+        self.unit = unit
+        self.inputs = inputs
+        self.wants_result = wants_result
+        self._coroutine = None
+        self._used = False
+
+    @property
+    def name(self) -> str:
+        """The name of what is called."""
+        return self.unit.name
+
+    def _open(self) -> Coroutine[Any, Any, T_co]:
+        self._use()
+        self._coroutine = self.unit.execute(self.inputs, wants_result=self.wants_result)
+        return self._coroutine
 
     def __repr__(self) -> str:
         return f"<Call of {self.unit.kind} {self.unit.name!r}>"

@@ -59,6 +59,7 @@ class MapCall(Generic[A, S, L_co]):
         self.key = key
         self._check_arity()
         self._open: _Stream | None = None
+        self._used = False
 
     def _check_arity(self) -> None:
         if self.spread:
@@ -87,6 +88,7 @@ class MapCall(Generic[A, S, L_co]):
         return self.unit.inputs((), {name: item})
 
     def __await__(self) -> Generator[Any, Any, L_co]:
+        self._used = True
         if (active := tracer.get()) is not None:
             value = active.record(self)
             return _immediately(value)
@@ -103,7 +105,16 @@ class MapCall(Generic[A, S, L_co]):
         outcomes.sort(key=lambda one: one.index)
         return outcomes if self.collect else [one.value for one in outcomes]
 
+    def discard(self) -> None:
+        """Mark the map as taken by something else, such as a conditional node, so that it is not reported as forgotten."""
+        self._used = True
+
+    def __del__(self) -> None:
+        if not getattr(self, "_used", True) and (active := tracer.get()) is not None:
+            active.drop(self)
+
     async def __aenter__(self) -> _Stream:
+        self._used = True
         if tracer.get() is not None:
             msg = f"map of {self.unit.name!r}: `async with` needs real values while the flow is traced; await the map, or use @flow(eager=True)"
             raise DefinitionError(msg)

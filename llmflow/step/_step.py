@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, cast, overload
 
-from llmflow.errors import DefinitionError, InvalidOutput
+from llmflow.errors import DefinitionError
 from llmflow.messages import Message
 from llmflow.models import Model, Params, as_model
 from llmflow.policy import Policy, check_count
-from llmflow.prompts import Prompt, Template, prompt, render
-from llmflow.schema import OutputSchema
+from llmflow.prompts import Prompt, Template, names_used_by, prompt, render
+from llmflow.schema import OutputSchema, local_namespace
 from llmflow.step._bound import BoundStep
 from llmflow.step._signature import Signature, read_signature
 from llmflow.step._unit import Unit
@@ -31,6 +31,7 @@ Check = Callable[..., None]
 Example = tuple[Any, Any]
 
 _PARAMS = frozenset(Params.__annotations__)
+_CALLER = 5  # frames from a warning about a template to the line of the decorator
 
 
 class Step(Unit[P, T]):
@@ -63,12 +64,12 @@ class Step(Unit[P, T]):
         signature = read_signature(function, kind="step", name=name)
         super().__init__(function, signature, name=name, policies=policies)
         self.model = None if model is None else as_model(model)
-        self.output = OutputSchema.of(signature.returns, step=name)
+        self.output = OutputSchema.of(signature.returns, step=name, namespace=local_namespace(function))
         self.params = _check_params(params, name)
         self.checks = _check_checks(checks, name)
         self.system = system
         self._template = self._read_template(function.__doc__)
-        self._system = Template(system, step=name) if system is not None else None
+        self._system = Template(system, step=name, where="system text") if system is not None else None
         self._check_templates()
         self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
         self._shots: tuple[Message, ...] | None = None if self._examples else ()
@@ -82,14 +83,15 @@ class Step(Unit[P, T]):
 
     def _check_templates(self) -> None:
         parameters = tuple(name for name in self.signature.names if not self._is_self(name))
+        in_system = self._system.names if self._system is not None else frozenset[str]()
+        used = names_used_by(self.function) | in_system
         if self._template is not None:
             if _uses_docstring(self.function):
-                used = self._system.names if self._system is not None else frozenset[str]()
-                self._template.check(parameters, also_used=used)
+                self._template.check(parameters, used=used, stacklevel=_CALLER)
             else:  # the docstring documents the function; the prompt is built in the body
                 self._template = None
         if self._system is not None:
-            self._system.check(parameters, unused=False)
+            self._system.check(parameters, used=parameters)
 
     def _is_self(self, name: str) -> bool:
         return name == "self" and name == self.signature.names[0]
@@ -110,11 +112,7 @@ class Step(Unit[P, T]):
             msg = f"{where} is {example!r}, expected a tuple (input, output)"
             raise DefinitionError(msg)
         given, output = example
-        try:
-            text = self.output.dump(self.output.check(output))
-        except InvalidOutput as exc:
-            msg = f"{where}: its output does not fit the return type: {'; '.join(exc.problems) or exc}"
-            raise DefinitionError(msg) from exc
+        text = self.output.dump(self.output.check(output, what=f"the output of example {index + 1}"))
         try:
             inputs = self._example_inputs(given)
         except TypeError as exc:

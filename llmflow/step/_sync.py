@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio.from_thread
 from anyio.from_thread import BlockingPortal
 
 from llmflow.backend import loop_token
+from llmflow.context import blocked_loop
 
-__all__ = ["blocked_loop", "close_portals", "run_blocking"]
-
-blocked_loop: ContextVar[object | None] = ContextVar("llmflow_blocked_loop", default=None)
-"""The event loop whose thread waits for the running `.sync()` call, if any; nothing may be waited for that it holds."""
+__all__ = ["close_portals", "run_blocking"]
 
 
 class _Portals:
@@ -42,12 +39,13 @@ class _Portals:
         finally:
             self._give_back(portal)
 
-    def close(self) -> None:
-        """Stop the loops that are idle."""
+    def close(self, farewell: Callable[[], Awaitable[None]]) -> None:
+        """Run `farewell` on every loop that is idle, and stop it."""
         with self._lock:
             idle, self._idle = self._idle, []
         if self._pid == os.getpid():
             for portal in idle:
+                portal.call(farewell)
                 portal.call(portal.stop)
 
     def _take(self) -> BlockingPortal:
@@ -91,6 +89,6 @@ def run_blocking(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         blocked_loop.reset(token)
 
 
-def close_portals() -> None:
-    """Stop the event loops of past `.sync()` calls; the next such call starts one again."""
-    _portals.close()
+def close_portals(farewell: Callable[[], Awaitable[None]]) -> None:
+    """Stop the event loops of past `.sync()` calls, each after `farewell` ran on it; the next call starts one again."""
+    _portals.close(farewell)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from llmflow.backend import monotonic
-from llmflow.context import Frame, Run, frame, runtimes
+from llmflow.context import Frame, Run, frame, runtimes, tracer
 from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.models import Model, Params, as_model
@@ -34,6 +34,7 @@ S_co = TypeVar("S_co", covariant=True)
 U = TypeVar("U", bound="Unit[..., Any]")
 
 INFINITE = float("inf")
+_KEPT = 15
 
 
 class Unary(Protocol[A_contra, S_co]):
@@ -67,6 +68,7 @@ class Unit(Generic[P, T]):
         self.run_id: str | None = None
         self.origin = origin(function)
         self._last: tuple[object, Scope | None, Bound] | None = None
+        self._bounds: list[tuple[object, Scope | None, Bound]] = []
         self._look_like(function)
 
     def _look_like(self, function: Callable[..., Any]) -> None:
@@ -119,11 +121,18 @@ class Unit(Generic[P, T]):
 
     def sync(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run it from code that is not async, and return the value; works inside a running loop too (Jupyter)."""
+        self._refuse_tracing("sync")
         return run_blocking(lambda: self.execute(self.inputs(args, kwargs), wants_result=False))  # type: ignore[no-any-return]
 
     def run_sync(self, *args: P.args, **kwargs: P.kwargs) -> Result[T]:
         """Run it from code that is not async, and return the value together with what it took to get it."""
+        self._refuse_tracing("run_sync")
         return run_blocking(lambda: self.execute(self.inputs(args, kwargs), wants_result=True))  # type: ignore[no-any-return]
+
+    def _refuse_tracing(self, method: str) -> None:
+        """Raise when a flow is being built: calls are recorded then, and this one cannot be."""
+        if (active := tracer.get()) is not None:
+            raise active.refuse(f"running {self.name!r} with .{method}()")
 
     def inputs(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         """Return the arguments of a call by name, fixed ones and defaults included."""
@@ -163,9 +172,16 @@ class Unit(Generic[P, T]):
         last = self._last
         if last is not None and last[0] is runtime and last[1] is scope:
             return last[2]
-        bound = runtime.bind(self, scope)
-        self._last = (runtime, scope, bound)
-        return bound  # type: ignore[no-any-return]
+        return self._find_bound(runtime, scope)
+
+    def _find_bound(self, runtime: Any, scope: Scope | None) -> Bound:
+        """Look a bound form up, or make it; a handful of them is kept, as runtimes and places come and go."""
+        found = next((one for one in self._bounds if one[0] is runtime and one[1] is scope), None)
+        if found is None:
+            found = (runtime, scope, runtime.bind(self, scope))
+            self._bounds = [*self._bounds[-_KEPT:], found]
+        self._last = found
+        return found[2]
 
     def bind(self, runtime: Any, scope: Scope | None) -> Bound:
         """Make this unit ready; called by the runtime, which keeps what is returned."""
@@ -279,6 +295,7 @@ class Unit(Generic[P, T]):
     def _copy(self: U) -> U:
         made = copy.copy(self)
         made._last = None  # noqa: SLF001  # a copy of our own class
+        made._bounds = []  # noqa: SLF001  # a copy of our own class
         return made
 
     def __repr__(self) -> str:

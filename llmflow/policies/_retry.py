@@ -1,0 +1,126 @@
+"""Retry: ask again when the failure is one that passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from llmflow.errors import DefinitionError, StepError
+from llmflow.events import RetryScheduled
+from llmflow.policy import Band, Duration, Options, RequestLayer, Site, check_count, check_seconds
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from llmflow.messages import Reply, Request
+
+__all__ = ["On", "Retry", "check_on", "matches"]
+
+On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+"""Which failures: an exception class, several, or a function that says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(Options):
+    """Sends a request again after a transient failure: no connection, a time-out, 408, 429, 5xx.
+
+    The wait before try n is drawn from 0 to `min(wait_max, wait_initial * 2**(n-1))` ("full jitter",
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that callers who failed together
+    do not come back together. What the provider asks for with Retry-After is waited at least. There is no wait after
+    the last try, and none that would outlast the deadline: then the failure leaves at once.
+
+    Args:
+        attempts: Tries of one ask in all, the first one included.
+        wait_initial: Upper end of the first wait, in seconds.
+        wait_max: Upper end of any wait, in seconds.
+        retry_after_max: The longest Retry-After that is waited for; a longer one ends the tries.
+        on: Further failures to retry, as exception types or a function of the exception. Required on a task.
+    """
+
+    attempts: int = 3
+    wait_initial: float = 0.5
+    wait_max: float = 20.0
+    retry_after_max: Duration = 60.0
+    on: On | None = None
+
+    band: ClassVar[Band] = Band.RETRY
+
+    def __post_init__(self) -> None:
+        check_count(self.attempts, name="Retry: attempts")
+        check_seconds(self.wait_initial, name="Retry: wait_initial", zero=True)
+        check_seconds(self.wait_max, name="Retry: wait_max", zero=True)
+        longest = check_seconds(self.retry_after_max, name="Retry: retry_after_max", zero=True)
+        object.__setattr__(self, "retry_after_max", longest)
+        check_on(self.on, "Retry")
+
+    def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
+        """Return `proceed` with retries round it."""
+        clock, random = site.clock, site.random
+        last = self.attempts
+
+        async def retry(request: Request) -> Reply:
+            while True:
+                try:
+                    return await proceed(request)
+                except Exception as error:
+                    if request.attempt >= last or not self._passes(error):
+                        raise
+                    wait = self._wait(error, request.attempt, random)
+                    if wait is None or clock.monotonic() + wait >= request.deadline:
+                        raise
+                    _announce(site, request, wait, error)
+                await clock.sleep(wait)
+                request = replace(request, attempt=request.attempt + 1)
+
+        return retry
+
+    def _passes(self, error: Exception) -> bool:
+        """Whether trying again may help."""
+        return (isinstance(error, StepError) and error.retryable) or matches(self.on, error)
+
+    def _wait(self, error: Exception, attempt: int, random: Random) -> float | None:
+        """Return the seconds to wait, None when the provider asks for more than anybody would."""
+        asked: float | None = getattr(error, "retry_after", None)
+        if asked is None:
+            return random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** (attempt - 1)))
+        if asked > self.retry_after_max:  # type: ignore[operator]  # seconds, since __post_init__
+            return None
+        # A floor, with enough spread that callers who were told the same do not all come back in the same instant.
+        return asked + random.uniform(0.0, min(0.25 * asked + 0.25, 5.0))
+
+
+def _announce(site: Site, request: Request, wait: float, error: Exception) -> None:
+    if not site.listens(RetryScheduled):
+        return
+    call = request.call
+    site.emit(
+        RetryScheduled(
+            run_id=call.run_id,
+            call_id=call.call_id,
+            step=call.step,
+            model=request.model.name,
+            attempt=request.attempt,
+            wait_s=wait,
+            error=error,
+        )
+    )
+
+
+def check_on(on: object, policy: str) -> None:
+    """Refuse an `on=` that is neither exception types nor a function."""
+    kinds: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
+    if on is None or all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return
+    if isinstance(on, tuple) or isinstance(on, type) or not callable(on):
+        msg = f"{policy}: on is {on!r}, expected exception types or a function of the exception"
+        raise DefinitionError(msg)
+
+
+def matches(on: On | None, error: BaseException) -> bool:
+    """Whether `error` is one that `on` names."""
+    if on is None:
+        return False
+    if isinstance(on, type | tuple):
+        return isinstance(error, on)
+    return bool(on(error))

@@ -1,0 +1,92 @@
+"""What `[tool.llmflow]` in pyproject.toml and `LLMFLOW_*` variables say about the runtime nobody made."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmflow.errors import DefinitionError
+
+__all__ = ["Config", "Setting", "read_config"]
+
+_KNOWN = {"default_model": str, "models": dict, "seed": int}
+_FROM_ENVIRONMENT = ("default_model", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it was said."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting that was said, with its source; the environment goes before the file."""
+
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+    def get(self, name: str) -> Any:
+        """Return a setting's value, None when nobody said it."""
+        found = self.settings.get(name)
+        return found.value if found is not None else None
+
+
+def read_config(start: Path | None = None) -> Config:
+    """Read the nearest pyproject.toml at or above `start`, then the environment.
+
+    Raises:
+        DefinitionError: For a name that does not exist or a value of the wrong type, naming the file or variable.
+    """
+    settings: dict[str, Setting] = {}
+    path = _find(start or Path.cwd())
+    if path is not None:
+        for name, value in _table(path).items():
+            settings[name] = Setting(_checked(name, value, f"[tool.llmflow] in {path}"), str(path))
+    for name in _FROM_ENVIRONMENT:
+        variable = f"LLMFLOW_{name.upper()}"
+        if text := os.environ.get(variable):
+            settings[name] = Setting(_from_text(name, text, variable), variable)
+    return Config(settings)
+
+
+def _find(start: Path) -> Path | None:
+    for folder in (start, *start.parents):
+        if (path := folder / "pyproject.toml").is_file():
+            return path
+    return None
+
+
+def _table(path: Path) -> Mapping[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        return {}  # somebody else's file; its own tool will complain
+    table = document.get("tool", {}).get("llmflow", {})
+    return table if isinstance(table, Mapping) else {}
+
+
+def _checked(name: str, value: object, where: str) -> object:
+    kind = _KNOWN.get(name)
+    if kind is None:
+        msg = f"{where}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}"
+        raise DefinitionError(msg)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        msg = f"{where}: {name} is {value!r}, expected {kind.__name__}"
+        raise DefinitionError(msg)
+    return value
+
+
+def _from_text(name: str, text: str, variable: str) -> object:
+    if _KNOWN[name] is not int:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"{variable} is {text!r}, expected a whole number"
+        raise DefinitionError(msg) from None

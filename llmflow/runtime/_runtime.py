@@ -1,0 +1,317 @@
+"""The runtime: plugins, policies and models for the calls made while it is current."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from random import Random
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmflow.context import Scope, runtimes
+from llmflow.errors import DefinitionError
+from llmflow.events import RunFinished, RunStarted
+from llmflow.models import Model, Params, as_model
+from llmflow.observers import LogObserver, Stats, StatsObserver
+from llmflow.plugins import PluginInfo, Registry
+from llmflow.policies import _defaults as default_policies
+from llmflow.policy import Band, Declared, Off, Policy, check_policies, resolve
+from llmflow.prices import Price
+from llmflow.providers import _plugin as provider_plugin
+from llmflow.runtime._clock import SystemClock
+from llmflow.runtime._config import read_config
+from llmflow.runtime._handler import connect_handler
+from llmflow.step import close_portals
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from llmflow.engine import LocalEngine
+    from llmflow.messages import OutputFormat
+    from llmflow.ports import Clock, Provider, Send
+    from llmflow.signals import Listener
+    from llmflow.step import Bound, Unit
+
+__all__ = ["Runtime", "default_runtime"]
+
+S = TypeVar("S")
+
+
+class Runtime:
+    """What calls are made in: which plugins act, which policies hold for all, which model is asked when none is named.
+
+    Enter it (`with` or `async with`) or `install()` it; the outermost one that is entered is the default of the whole
+    process until it exits. Without any, one is made from `[tool.llmflow]` in pyproject.toml and `LLMFLOW_*` variables.
+
+    Args:
+        plugins: Modules or objects with `@hookimpl` functions, beside those that are installed.
+        policies: For every step; a declaration on a step or its flow goes before.
+        store: Where caches, journals and shared state live. Only `memory://` is built in.
+        cache: A store for the cache alone.
+        journal: A store for the journal alone.
+        shared: A store for shared state alone.
+        default_model: The model of steps that name none.
+        models: Models to use instead of others, by name: `{"openai/gpt-5-mini": Model(...)}`.
+        prices: Dollars per million tokens, by model name; goes before every price table.
+        engine: Where flows run; `local` is this process.
+        clock: Where time comes from; for tests.
+        seed: Makes the jitter of retries repeatable.
+
+    Raises:
+        DefinitionError: For options that do not fit.
+        PluginDefinitionError: For a plugin that cannot be registered.
+    """
+
+    def __init__(
+        self,
+        *,
+        plugins: Iterable[object] = (),
+        policies: Iterable[Policy | Off] = (),
+        store: str = "memory://",
+        cache: str | None = None,
+        journal: str | None = None,
+        shared: str | None = None,
+        default_model: Model | str | None = None,
+        models: Mapping[str, Model | str] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        engine: str = "local",
+        clock: Clock | None = None,
+        seed: int | None = None,
+    ) -> None:
+        _check_stores(store=store, cache=cache, journal=journal, shared=shared)
+        if engine != "local":
+            msg = f"no plugin supplies the engine {engine!r}; built in is 'local'"
+            raise DefinitionError(msg)
+        self.policies = check_policies(policies, "the runtime")
+        self.default_model = None if default_model is None else as_model(default_model)
+        self.models = {name: as_model(model) for name, model in (models or {}).items()}
+        self.prices = _check_prices(prices or {})
+        self.clock: Clock = clock or SystemClock()
+        self.random = Random(seed)  # noqa: S311  # jitter, not secrets
+        self._stats = StatsObserver()
+        self._registry = Registry(self._builtins(), plugins)
+        self._signals = self._registry.signals()
+        self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
+        self.override_model: Model | None = None
+        self.override_policies: tuple[Any, ...] = ()
+        self._providers: dict[str, Provider] = {}
+        self._shared: dict[Hashable, Any] = {}
+        self._origins: dict[str, weakref.ref[Any]] = {}
+        self._lock = threading.RLock()
+        self._leave: list[Callable[[], None]] = []
+
+    def _builtins(self) -> list[tuple[str, object]]:
+        return [
+            ("llmflow-policies", default_policies),
+            ("llmflow-providers", provider_plugin),
+            ("llmflow-stats", self._stats),
+            ("llmflow-log", LogObserver()),
+        ]
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        """What runs the graphs of flows."""
+        from llmflow.engine import LocalEngine  # noqa: PLC0415  # a program of single steps never needs it
+
+        return LocalEngine()
+
+    # -- being current -------------------------------------------------------------------------------------------------
+
+    def install(self) -> Self:
+        """Make this the runtime of the whole process, until another is entered or `close()` is called."""
+        self._leave.append(runtimes.enter(self))
+        return self
+
+    def __enter__(self) -> Self:
+        return self.install()
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self.install()
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._step_down()
+        await self.aclose()
+
+    def _step_down(self) -> None:
+        if self._leave:
+            self._leave.pop()()
+
+    def close(self) -> None:
+        """Stop being current, close the connections of past `.sync()` calls and stop their event loops."""
+        self._step_down()
+        close_portals(self.aclose)
+
+    async def aclose(self) -> None:
+        """Close the connections that were opened on the running event loop."""
+        for provider in list(self._providers.values()):
+            await provider.aclose()
+
+    @contextmanager
+    def override(self, *, model: Model | str | None = None, policies: Iterable[Policy | Off] = ()) -> Iterator[Runtime]:
+        """Use another model for every step, and policies that go before all others, while the block runs; for tests."""
+        made = copy.copy(self)
+        made.override_model = self.override_model if model is None else as_model(model)
+        made.override_policies = (*check_policies(policies, "Runtime.override()"), *self.override_policies)
+        leave = runtimes.enter(made)
+        try:
+            yield made
+        finally:
+            leave()
+
+    # -- what binding a step asks for ----------------------------------------------------------------------------------
+
+    def bind(self, unit: Unit[..., Any], scope: Scope | None) -> Bound:
+        """Make a step, task or flow ready; refuses a second one of the same name."""
+        with self._lock:
+            self._check_origin(unit)
+        return unit.bind(self, scope)
+
+    def _check_origin(self, unit: Unit[..., Any]) -> None:
+        """Refuse two functions of one name: they could not be told apart in records, limits and reports.
+
+        A function that was defined again (a notebook cell, a reload) takes the place of its older self, and functions
+        inside other functions are not compared, as each call of the outer one makes new ones.
+        """
+        reference = self._origins.get(unit.name)
+        known = reference() if reference is not None else None
+        function: Any = unit.function
+        if known is not None and known is not function and _place(known) != _place(function) and not _is_local(known, function):
+            one, other = f"{known.__module__}:{known.__code__.co_firstlineno}", unit.origin
+            msg = f"two functions are called {unit.name!r}: {one} and {other}; give one of them a name, @{unit.kind}(..., name='...')"
+            raise DefinitionError(msg)
+        self._origins[unit.name] = weakref.ref(function)
+
+    def layers(self, unit: Unit[..., Any], scope: Scope | None) -> tuple[Declared, ...]:
+        """Return the policies that act on a unit, outermost first, with who supplied each."""
+        contributed, defaults = self._registry.policies(unit.name)
+        levels = [
+            [Declared(one, "override") for one in self.override_policies],
+            [Declared(one, f"{unit.kind}:{unit.name}") for one in unit.policies],
+            *([Declared(one, f"flow:{around.flow}") for one in around.policies] for around in (scope.path() if scope else ())),
+            [Declared(one, "runtime") for one in self.policies],
+            contributed,
+        ]
+        return tuple(one for one in resolve(levels, defaults) if not _acts_on_the_run(one))
+
+    @property
+    def flow_deadline(self) -> float | None:
+        """Seconds that a whole flow may take by the runtime's own policies, None without a limit."""
+        found = [one.seconds for one in (*self.override_policies, *self.policies) if not isinstance(one, Off) and one.band == Band.DEADLINE]
+        return min(found, default=None)
+
+    def model_for(self, step: str, model: Model | None) -> Model:
+        """Return the model that a step asks.
+
+        Raises:
+            DefinitionError: When neither the step nor the runtime names one.
+        """
+        chosen = self.override_model or model or self.default_model
+        if chosen is None:
+            msg = (
+                f"step {step!r} has no model and the runtime has no default; write @step('provider/name'), "
+                f"Runtime(default_model=...), or set LLMFLOW_DEFAULT_MODEL"
+            )
+            raise DefinitionError(msg)
+        return self._instead_of(chosen)
+
+    def further_models(self, layers: Iterable[Declared]) -> tuple[Model, ...]:
+        """Return the models that policies bring in beside the step's own, such as those of `Fallback`."""
+        if self.override_model is not None:
+            return ()
+        return tuple(self._instead_of(model) for one in layers for model in getattr(one.policy, "models", ()))
+
+    def _instead_of(self, model: Model) -> Model:
+        if model.handler is not None or model.client is not None:
+            return model
+        return self.models.get(model.name, model)
+
+    def default_params(self, model: Model) -> Params:  # noqa: ARG002  # by model once the price table knows their limits
+        """Return the parameters a model is given unless the step says otherwise."""
+        return {}
+
+    def connect(self, model: Model, output: OutputFormat) -> Send:
+        """Return what sends a step's requests to a model."""
+        if model.handler is not None:
+            return connect_handler(model)
+        return self._provider("client" if model.client is not None else model.provider).connect(model, output)
+
+    def _provider(self, name: str) -> Provider:
+        with self._lock:
+            provider = self._providers.get(name)
+            if provider is None:
+                provider = self._providers[name] = self._registry.provider(name)
+            return provider
+
+    def price(self, model: Model) -> Price | None:
+        """Return what a model costs, None when nobody knows."""
+        return model.price or self.prices.get(model.name) or self._registry.price(model)
+
+    def shared(self, key: Hashable, make: Callable[[], S]) -> S:
+        """Return the one object under `key`, made at the first call."""
+        with self._lock:
+            if key not in self._shared:
+                self._shared[key] = make()
+            return self._shared[key]  # type: ignore[no-any-return]
+
+    # -- being watched -------------------------------------------------------------------------------------------------
+
+    def emit(self, event: object) -> None:
+        """Tell every listener what happened."""
+        self._signals.emit(event)
+
+    def listeners(self, kind: type) -> tuple[Listener, ...]:
+        """Return who listens to a class of event."""
+        return self._signals.listeners(kind)
+
+    def stats(self) -> Stats:
+        """Return counts and latencies since the runtime was made: operations by step, attempts by model."""
+        return self._stats.snapshot()
+
+    @property
+    def plugins(self) -> tuple[PluginInfo, ...]:
+        """Every plugin, active, disabled and broken ones, llmflow's own included."""
+        return tuple(self._registry.plugins.values())
+
+    def __repr__(self) -> str:
+        return f"<Runtime default_model={self.default_model!r} policies={self.policies!r}>"
+
+
+def _acts_on_the_run(layer: Declared) -> bool:
+    """A deadline on a flow is kept by the flow, for the run as a whole."""
+    return layer.band == Band.DEADLINE and layer.source.startswith("flow:")
+
+
+def _place(function: Any) -> tuple[str, str]:
+    return function.__module__, function.__qualname__
+
+
+def _is_local(*functions: Any) -> bool:
+    return any("<locals>" in function.__qualname__ for function in functions)
+
+
+def _check_stores(**urls: str | None) -> None:
+    for name, url in urls.items():
+        if url is not None and url != "memory://":
+            msg = f"Runtime({name}={url!r}): no plugin supplies this store; built in is 'memory://'"
+            raise DefinitionError(msg)
+
+
+def _check_prices(prices: Mapping[str, Price]) -> dict[str, Price]:
+    for name, price in prices.items():
+        if not isinstance(price, Price):
+            msg = f"Runtime(prices=...): the price of {name!r} is {price!r}, expected Price(input=..., output=...)"
+            raise DefinitionError(msg)
+    return dict(prices)
+
+
+def default_runtime() -> Runtime:
+    """Make the runtime that is used when nobody entered one, from pyproject.toml and the environment."""
+    config = read_config()
+    return Runtime(default_model=config.get("default_model"), models=config.get("models"), seed=config.get("seed"))
