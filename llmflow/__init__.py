@@ -70,7 +70,8 @@ from llmflow.step import Call, Step, step
 if TYPE_CHECKING:
     from llmflow.graph import Flow, Task, build, flow, gather, or_else, switch, task, when
     from llmflow.observers import Stats, configure_logging
-    from llmflow.runtime import Plan, Runtime, plan
+    from llmflow.runtime import Runtime
+    from llmflow.runtime._plan import Plan, plan
 
 __version__ = "0.1.0"
 

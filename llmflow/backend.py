@@ -11,15 +11,17 @@ import asyncio
 import sys
 import threading
 import time
-from asyncio import _get_running_loop as running_loop
+from collections import deque
+from asyncio import _get_running_loop as running_loop  # pyright: ignore[reportPrivateUsage]  # the public one raises
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Alarm", "Wakeup", "alarm", "cancelled_class", "loop_token", "monotonic", "on_asyncio", "on_trio", "running_loop"]
+__all__ = ["Alarm", "Alarms", "Wakeup", "alarm", "cancelled_class", "loop_token", "monotonic", "on_asyncio", "on_trio", "running_loop"]
 
 T = TypeVar("T")
 
@@ -46,7 +48,7 @@ def monotonic() -> float:
     """Seconds on the clock of the running event loop, so that a loop on virtual time is one everywhere."""
     if (loop := running_loop()) is not None:
         return loop.time()
-    return sys.modules["trio"].current_time() if on_trio() else time.monotonic()  # type: ignore[no-any-return]
+    return sys.modules["trio"].current_time() if on_trio() else time.monotonic()
 
 
 def cancelled_class() -> type[BaseException]:
@@ -73,6 +75,9 @@ def alarm(seconds: float) -> Alarm:
     return _TrioAlarm(seconds)
 
 
+_NO_TASK = "a timeout needs a task; call this from a coroutine that runs in one"
+
+
 class _AsyncioAlarm:
     """One `call_later` and one `cancel`; the book-keeping is that of `asyncio.timeout`.
 
@@ -92,8 +97,7 @@ class _AsyncioAlarm:
         if self._seconds != float("inf"):
             task = asyncio.current_task(self._loop)
             if task is None:  # a callback, not a task: nobody could be cancelled
-                msg = "a timeout needs a task; call this from a coroutine that runs in one"
-                raise RuntimeError(msg)
+                raise RuntimeError(_NO_TASK)
             self._task = task
             self._before = task.cancelling()
             self._handle = self._loop.call_later(max(self._seconds, 0.0), self._fire)
@@ -110,6 +114,101 @@ class _AsyncioAlarm:
         if not self.fired:
             return False
         ours = self._task.uncancel() <= self._before
+        return ours and kind is not None and issubclass(kind, asyncio.CancelledError)
+
+
+class Alarms:
+    """Alarms that all last as long, cheaper by two thirds than `alarm` for what happens on every call.
+
+    As each ends after all those before it, they need no heap: a queue per event loop with one timer for its head.
+    """
+
+    __slots__ = ("_last", "_queues", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
+        self._last: _Queue | None = None
+
+    def start(self) -> Alarm:
+        """Return a context like `alarm(seconds)`."""
+        loop = running_loop()
+        if loop is None:
+            return _TrioAlarm(self._seconds)
+        queue = self._last
+        if queue is None or queue.loop is not loop:
+            queue = self._last = self._queue_of(loop)
+        return _QueuedAlarm(queue)
+
+    def _queue_of(self, loop: asyncio.AbstractEventLoop) -> _Queue:
+        queue = self._queues.get(loop)
+        if queue is None:
+            queue = self._queues[loop] = _Queue(loop, self._seconds)
+        return queue
+
+
+class _Queue:
+    """The alarms of one length on one loop, the earliest first; those that are over are dropped from the front."""
+
+    __slots__ = ("__weakref__", "alarms", "loop", "seconds", "timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self.loop = loop
+        self.seconds = seconds
+        self.alarms: deque[_QueuedAlarm] = deque()
+        self.timer: asyncio.TimerHandle | None = None
+
+    def add(self, alarm: _QueuedAlarm) -> None:
+        alarm.ends = self.loop.time() + self.seconds
+        self.alarms.append(alarm)
+        if self.timer is None:
+            self.timer = self.loop.call_at(alarm.ends, self._ring)
+
+    def _ring(self) -> None:
+        """Fire what is due, and set the timer for what is then the earliest; without any there is no timer."""
+        now = self.loop.time()
+        self.timer = None
+        while self.alarms:
+            first = self.alarms[0]
+            if first.task is not None:
+                if first.ends > now:
+                    self.timer = self.loop.call_at(first.ends, self._ring)
+                    return
+                first.fired = True
+                first.task.cancel()
+            self.alarms.popleft()
+
+    def drop_ended(self) -> None:
+        alarms = self.alarms
+        while alarms and alarms[0].task is None:
+            alarms.popleft()
+
+
+class _QueuedAlarm:
+    """As `_AsyncioAlarm`, with its timer shared; `task` is None once it is over."""
+
+    __slots__ = ("_before", "_queue", "ends", "fired", "task")
+
+    def __init__(self, queue: _Queue) -> None:
+        self._queue = queue
+        self.fired = False
+
+    def __enter__(self) -> Self:
+        queue = self._queue
+        self.task = task = asyncio.current_task(queue.loop)
+        if task is None:
+            raise RuntimeError(_NO_TASK)
+        self._before = task.cancelling()
+        queue.add(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
+        task, self.task = self.task, None
+        self._queue.drop_ended()
+        if not self.fired:
+            return False
+        assert task is not None
+        ours = task.uncancel() <= self._before
         return ours and kind is not None and issubclass(kind, asyncio.CancelledError)
 
 

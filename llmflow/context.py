@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -100,12 +100,15 @@ class Tracer(Protocol):
 
     def record(self, call: Any, /) -> Any:
         """Take note of an awaited call and return the placeholder of its value."""
+        ...
 
     def drop(self, call: Any, /) -> None:
         """Take note of a call that nobody awaited."""
+        ...
 
     def refuse(self, attempted: str, /) -> DefinitionError:
         """Return the error for what cannot be done while a flow is being built, naming the author's line."""
+        ...
 
 
 frame: ContextVar[Frame | None] = ContextVar("llmflow_frame", default=None)
@@ -119,7 +122,7 @@ class Caller:
     """Who a call is for: kept in records and used as key by policies."""
 
     tenant: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 _nobody = Caller()
@@ -127,7 +130,7 @@ caller: ContextVar[Caller] = ContextVar("llmflow_caller", default=_nobody)
 
 
 @contextmanager
-def context(*, tenant: str | None = None, tags: Mapping[str, str] | None = None) -> Iterator[None]:
+def context(*, tenant: str | None = None, tags: Mapping[str, str] | None = None) -> Generator[None]:
     """Record the calls inside as made for `tenant` and with `tags`; nested contexts add up."""
     around = caller.get()
     token = caller.set(Caller(tenant if tenant is not None else around.tenant, {**around.tags, **(tags or {})}))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from llmflow.errors import StepError
     from llmflow.messages import Usage
 
 __all__ = [
@@ -106,7 +105,7 @@ class RetryScheduled:
     model: str
     attempt: int
     wait_s: float
-    error: StepError
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,4 +117,4 @@ class FallbackTaken:
     step: str
     from_model: str
     to_model: str
-    error: StepError
+    error: Exception

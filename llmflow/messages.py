@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from llmflow.models import Model, Params
+from llmflow.records import quick
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -103,16 +104,25 @@ def _sum(one: int | None, other: int | None) -> int | None:
 class OutputFormat(Protocol):
     """The shape an answer must have, as a provider needs it."""
 
-    name: str
-    """A name fit for a tool or a schema."""
-    is_text: bool
-    """True when the step returns `str`: no schema is sent and the answer is taken as it is."""
-    json_schema: Mapping[str, Any]
-    """JSON Schema of the answer. Types that are not objects are wrapped in one field, `content`."""
+    @property
+    def name(self) -> str:
+        """A name fit for a tool or a schema."""
+        ...
+
+    @property
+    def is_text(self) -> bool:
+        """True when the step returns `str`: no schema is sent and the answer is taken as it is."""
+        ...
+
+    @property
+    def json_schema(self) -> Mapping[str, Any]:
+        """JSON Schema of the answer. Types that are not objects are wrapped in one field, `content`."""
+        ...
 
     @property
     def model(self) -> type[Any]:
         """The pydantic model behind `json_schema`, for libraries that want a class."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +176,23 @@ class Ask:
     context: object | None = None
     """Pydantic's validation context, from `prompt(context=...)`."""
     sink: Sink | None = None
+
+    def until(self, deadline: float) -> Ask:
+        """Return this ask with another deadline; what `dataclasses.replace` does, at a third of its price."""
+        return _new_ask(
+            messages=self.messages,
+            model=self.model,
+            output=self.output,
+            inputs=self.inputs,
+            deadline=deadline,
+            call=self.call,
+            turns=self.turns,
+            context=self.context,
+            sink=self.sink,
+        )
+
+
+_new_ask = quick(Ask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

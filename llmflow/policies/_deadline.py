@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from llmflow.backend import alarm
+from llmflow.backend import Alarms
 from llmflow.errors import DeadlineExceeded
+from llmflow.policies._timeout import Timeout
 from llmflow.policy import Band, CallLayer, Duration, Options, Site, check_seconds
 
 if TYPE_CHECKING:
@@ -38,14 +39,30 @@ class Deadline(Options):
         """Return `proceed` with the deadline round it."""
         clock = site.clock
         limit = float(self.seconds)  # type: ignore[arg-type]  # seconds, since __post_init__
+        alarms = Alarms(limit)
 
         async def deadline(ask: Ask) -> Answer:
             ends = clock.monotonic() + limit
             if ends >= ask.deadline:  # one around this is earlier, and its alarm is set already
                 return await proceed(ask)
-            with alarm(limit):
-                return await proceed(replace(ask, deadline=ends))
+            with alarms.start():
+                return await proceed(ask.until(ends))
             msg = f"no answer within its deadline of {limit:.3g} s"
             raise DeadlineExceeded(msg)
 
-        return deadline
+        async def kept_inside(ask: Ask) -> Answer:
+            ends = clock.monotonic() + limit
+            return await proceed(ask.until(ends) if ends < ask.deadline else ask)
+
+        return kept_inside if _all_waits_are_bounded(site) else deadline
+
+
+def _all_waits_are_bounded(site: Site) -> bool:
+    """Whether everything inside ends by the ask's deadline of itself, so that no alarm of its own is needed.
+
+    llmflow's own policies cut each wait to what is left, and `Timeout` cuts the request; a policy of somebody else
+    may wait for anything.
+    """
+    return any(isinstance(one, Timeout) for one in site.policies) and all(
+        type(one).__module__.startswith("llmflow.") for one in site.policies
+    )

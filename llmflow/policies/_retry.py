@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 from llmflow.errors import DefinitionError, StepError
 from llmflow.events import RetryScheduled
@@ -109,7 +109,7 @@ def _announce(site: Site, request: Request, wait: float, error: Exception) -> No
 
 def check_on(on: object, policy: str) -> None:
     """Refuse an `on=` that is neither exception types nor a function."""
-    kinds: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
+    kinds = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
     if on is None or all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         return
     if isinstance(on, tuple) or isinstance(on, type) or not callable(on):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from llmflow.backend import alarm
+from llmflow.backend import Alarms, alarm
 from llmflow.errors import ProviderTimeout
 from llmflow.policy import Band, Duration, Options, RequestLayer, Site, check_seconds
 
@@ -39,12 +39,17 @@ class Timeout(Options):
         clock, model = site.clock, site.model
         limit = float(self.seconds)  # type: ignore[arg-type]  # seconds, since __post_init__
 
+        alarms = Alarms(limit)
+
         async def timeout(request: Request) -> Reply:
             left = request.deadline - clock.monotonic()
-            seconds = limit if limit < left else left
-            with alarm(seconds):
+            if left >= limit:
+                with alarms.start():
+                    return await proceed(request)
+                raise _too_late(model.name, model.provider, limit, cut=False)
+            with alarm(left):
                 return await proceed(request)
-            raise _too_late(model.name, model.provider, seconds, cut=left < limit)
+            raise _too_late(model.name, model.provider, left, cut=True)
 
         return timeout
 

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llmflow.errors import DefinitionError
 
@@ -29,7 +29,7 @@ class Setting:
 class Config:
     """Every setting that was said, with its source; the environment goes before the file."""
 
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
 
     def get(self, name: str) -> Any:
         """Return a setting's value, None when nobody said it."""
@@ -67,11 +67,11 @@ def _table(path: Path) -> Mapping[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
         return {}  # somebody else's file; its own tool will complain
-    table = document.get("tool", {}).get("llmflow", {})
-    return table if isinstance(table, Mapping) else {}
+    table: object = document.get("tool", {}).get("llmflow", {})
+    return cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
 
 
-def _checked(name: str, value: object, where: str) -> object:
+def _checked(name: str, value: Any, where: str) -> Any:
     kind = _KNOWN.get(name)
     if kind is None:
         msg = f"{where}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import Reply
+from llmflow.records import quick
 
 if TYPE_CHECKING:
     from llmflow.messages import Request
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from llmflow.ports import Send
 
 __all__ = ["connect_handler"]
+
+new_reply = quick(Reply)
 
 
 def connect_handler(model: Model) -> Send:
@@ -27,7 +30,7 @@ def connect_handler(model: Model) -> Send:
             raise DefinitionError(_not_async(model, pending))
         reply = await pending
         if isinstance(reply, str):
-            return Reply(text=reply, model=model.model)
+            return new_reply(text=reply, model=model.model)
         if isinstance(reply, Reply):
             return reply
         msg = f"the handler of {model.name!r} returned {type(reply).__name__}, expected a Reply or the answer's text"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from random import Random
@@ -154,7 +154,7 @@ class Runtime:
             await provider.aclose()
 
     @contextmanager
-    def override(self, *, model: Model | str | None = None, policies: Iterable[Policy | Off] = ()) -> Iterator[Runtime]:
+    def override(self, *, model: Model | str | None = None, policies: Iterable[Policy | Off] = ()) -> Generator[Runtime]:
         """Use another model for every step, and policies that go before all others, while the block runs; for tests."""
         made = copy.copy(self)
         made.override_model = self.override_model if model is None else as_model(model)

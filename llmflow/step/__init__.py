@@ -2,7 +2,7 @@
 
 from llmflow.step._bound import BoundSite, BoundStep, annotate, chain_requests, total_cost, total_usage
 from llmflow.step._call import Call, Deferred
-from llmflow.step._map import MapCall, raise_first
+from llmflow.step._map import MapCall, Outcomes, raise_first
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
 from llmflow.step._sync import close_portals, run_blocking
@@ -15,6 +15,7 @@ __all__ = [
     "Call",
     "Deferred",
     "MapCall",
+    "Outcomes",
     "Signature",
     "Step",
     "StepDecorator",

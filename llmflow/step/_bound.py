@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmflow.backend import cancelled_class
 from llmflow.errors import (
@@ -21,11 +21,12 @@ from llmflow.errors import (
     Truncated,
 )
 from llmflow.events import AttemptFinished, AttemptStarted, CallFinished, CallStarted
-from llmflow.messages import Answer, Ask, Attempt, CallScope, Message, Reply, Request, Result, Usage
+from llmflow.messages import Answer, Ask, Attempt, CallScope, Reply, Request, Result, Usage
 from llmflow.models import Model, Params
 from llmflow.policy import Band, Declared, fold
 from llmflow.prices import Price, cost
 from llmflow.prompts import Prompt
+from llmflow.records import quick
 
 from llmflow.context import new_id
 
@@ -40,6 +41,12 @@ __all__ = ["BoundSite", "BoundStep", "annotate", "chain_requests", "total_cost",
 S = TypeVar("S")
 
 DEFAULT_MAX_TOKENS = 4096
+
+# These are made on every call.
+new_answer, new_ask, new_attempt = quick(Answer), quick(Ask), quick(Attempt)
+new_request, new_result = quick(Request), quick(Result)
+new_attempt_started, new_attempt_finished = quick(AttemptStarted), quick(AttemptFinished)
+new_call_finished = quick(CallFinished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,7 @@ class BoundStep:
         return fold(calls, parse, self._sites(model))  # type: ignore[no-any-return]
 
     def _params(self, model: Model) -> Params:
-        return {"max_tokens": DEFAULT_MAX_TOKENS, **self.runtime.default_params(model), **self.step.params}  # type: ignore[typeddict-item]
+        return {"max_tokens": DEFAULT_MAX_TOKENS, **self.runtime.default_params(model), **self.step.params}
 
     def _sites(self, model: Model) -> Callable[[Declared], BoundSite]:
         return lambda layer: self._site(layer, model)
@@ -155,7 +162,7 @@ class BoundStep:
             raise
         if type(built) is not Prompt:
             return self._without_asking(built, around)
-        ask = Ask(
+        ask = new_ask(
             messages=step.messages(built, inputs),
             model=self.model,
             output=self.output,
@@ -166,32 +173,21 @@ class BoundStep:
         )
         if self._started:
             self.runtime.emit(CallStarted(run_id=run.id, call_id=call.call_id, step=step.name))
-        error: str | None = "cancelled"
-        answer: Answer | None = None
         try:
             answer = await self._chain(ask)
-            error = None
-        except StepError as exc:
-            failure = _overdue(exc)
-            error = failure.kind
-            annotate(failure, step.name, run.id, call.attempts)
+        except BaseException as exc:
+            failure = _explained(exc, call)
+            if self._finished:
+                error = type(failure).__name__ if isinstance(failure, Exception) else "cancelled"
+                self._tell(call, clock.monotonic() - started, error)
             if failure is exc:
                 raise
             raise failure from exc
-        except Exception as exc:
-            error = type(exc).__name__
-            if not isinstance(exc, LLMFlowError):
-                _say_where(exc, f"raised in a call of step {step.name!r}")
-            raise
-        finally:
-            latency = clock.monotonic() - started
-            if self._finished and error is not None:
-                self._tell(call, latency, answer, error)
-        return self._record(answer, call, latency, around)
+        return self._record(answer, call, clock.monotonic() - started, around)
 
     def _record(self, answer: Answer, call: CallScope, latency: float, around: Frame) -> Result[Any]:
         attempts = tuple(call.attempts)
-        result: Result[Any] = Result(
+        result: Result[Any] = new_result(
             value=answer.value,
             usage=total_usage(attempts),
             cost_usd=total_cost(attempts),
@@ -206,7 +202,7 @@ class BoundStep:
         )
         around.run.add(result)
         if self._finished:
-            self._tell(call, latency, answer, None, result)
+            self._tell(call, latency, None, result)
         return result
 
     def _without_asking(self, value: object, around: Frame) -> Result[Any]:
@@ -216,22 +212,20 @@ class BoundStep:
         around.run.add(result)
         return result
 
-    def _tell(
-        self, call: CallScope, latency: float, answer: Answer | None, error: str | None, result: Result[Any] | None = None
-    ) -> None:
+    def _tell(self, call: CallScope, latency: float, error: str | None, result: Result[Any] | None = None) -> None:
         attempts = tuple(call.attempts)
         self.runtime.emit(
-            CallFinished(
+            new_call_finished(
                 run_id=call.run_id,
                 call_id=call.call_id,
                 step=call.step,
                 latency_s=latency,
                 attempts=call.started,
                 reasks=call.reasks,
-                model=answer.model.name if answer else None,
+                model=result.model if result else None,
                 error=error,
-                repaired=answer.repaired if answer else False,
-                cached=answer.cached if answer else False,
+                repaired=result.repaired if result else False,
+                cached=result.cached if result else False,
                 usage=result.usage if result else total_usage(attempts),
                 cost_usd=result.cost_usd if result else total_cost(attempts),
                 prompt_version=self.version,
@@ -260,7 +254,7 @@ def _parser(
 
     async def parse(ask: Ask) -> Answer:
         reply = await send(
-            Request(
+            new_request(
                 messages=ask.messages,
                 model=ask.model,
                 output=output,
@@ -279,7 +273,7 @@ def _parser(
         except InvalidOutput as error:
             error.reply = reply
             raise
-        return Answer(value=value, text=text, reply=reply, model=ask.model, repaired=repaired or ask.call.reasks > 0)
+        return new_answer(value=value, text=text, reply=reply, model=ask.model, repaired=repaired or ask.call.reasks > 0)
 
     return parse
 
@@ -343,42 +337,43 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             raise _no_time(model)
         call.started = number = call.started + 1
         if on_started:
-            event = AttemptStarted(run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number)
+            event = new_attempt_started(run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number)
             runtime.emit(event)
-        reply: Reply | None = None
-        error: StepError | None = None
-        outcome = "ok"
         try:
             reply = await send(request)
-        except StepError as exc:
-            error = exc
-            outcome = "cut" if isinstance(exc, ProviderTimeout) and exc.cut else exc.kind
-            raise
         except BaseException as exc:
-            outcome = "cancelled" if isinstance(exc, cancelled_class()) else type(exc).__name__
+            keep(call, number, clock.monotonic() - started, exc)
             raise
-        finally:
-            usage = reply.usage if reply is not None else None
-            attempt = Attempt(
-                model=model.name,
-                number=number,
-                outcome=outcome,
-                latency_s=clock.monotonic() - started,
-                usage=usage,
-                cost_usd=cost(usage, price),
-                status=error.status if error is not None else None,
-                error=error,
-            )
-            call.attempts.append(attempt)
-            if on_finished:
-                runtime.emit(_finished(call, attempt))
+        keep(call, number, clock.monotonic() - started, None, reply.usage)
         return reply
+
+    def keep(call: CallScope, number: int, latency: float, exc: BaseException | None, usage: Usage | None = None) -> None:
+        error = exc if isinstance(exc, StepError) else None
+        attempt = new_attempt(
+            model=model.name,
+            number=number,
+            outcome="ok" if exc is None else _outcome(exc),
+            latency_s=latency,
+            usage=usage,
+            cost_usd=cost(usage, price),
+            status=error.status if error is not None else None,
+            error=error,
+        )
+        call.attempts.append(attempt)
+        if on_finished:
+            runtime.emit(_finished(call, attempt))
 
     return record
 
 
+def _outcome(exc: BaseException) -> str:
+    if isinstance(exc, StepError):
+        return "cut" if isinstance(exc, ProviderTimeout) and exc.cut else exc.kind
+    return "cancelled" if isinstance(exc, cancelled_class()) else type(exc).__name__
+
+
 def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
-    return AttemptFinished(
+    return new_attempt_finished(
         run_id=call.run_id,
         call_id=call.call_id,
         step=call.step,
@@ -429,6 +424,17 @@ def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attemp
     error.attempts = tuple(attempts)
     error.cost_usd = total_cost(attempts)
     error.args = (f"step {step!r}: {error.args[0]}", *error.args[1:])
+
+
+def _explained(exc: BaseException, call: CallScope) -> BaseException:
+    """Return what to raise for what ended a call, saying which call it was."""
+    if isinstance(exc, StepError):
+        failure = _overdue(exc)
+        annotate(failure, call.step, call.run_id, call.attempts)
+        return failure
+    if isinstance(exc, Exception) and not isinstance(exc, LLMFlowError):
+        _say_where(exc, f"raised in a call of step {call.step!r}")
+    return exc
 
 
 def _overdue(error: StepError) -> StepError:

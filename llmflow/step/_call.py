@@ -53,7 +53,7 @@ class Deferred(Coroutine[Any, Any, T_co], Generic[T_co]):
         /,
     ) -> Any:
         """Raise inside, as `Coroutine.throw` does."""
-        error = kind if value is None else value
+        error: Any = kind if value is None else value
         if traceback is not None and isinstance(error, BaseException):
             error = error.with_traceback(traceback)
         return (self._coroutine or self._start()).throw(error)

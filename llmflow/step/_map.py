@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -15,13 +15,14 @@ from llmflow.policy import check_count
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from anyio.abc import TaskGroup
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from llmflow.step._unit import Unit
 
-__all__ = ["MapCall", "raise_first"]
+__all__ = ["MapCall", "Outcomes", "raise_first"]
 
 A = TypeVar("A")
 S = TypeVar("S")
@@ -58,7 +59,7 @@ class MapCall(Generic[A, S, L_co]):
         self.concurrency = check_count(concurrency, name=f"{unit.kind} {unit.name!r}: concurrency")
         self.key = key
         self._check_arity()
-        self._open: _Stream | None = None
+        self._open: Outcomes[S] | None = None
         self._used = False
 
     def _check_arity(self) -> None:
@@ -80,7 +81,7 @@ class MapCall(Generic[A, S, L_co]):
         if not isinstance(item, tuple | list):
             msg = f"{self.unit.kind} {self.unit.name!r}: .starmap() items are tuples of arguments, got {type(item).__name__}"
             raise TypeError(msg)
-        return self.unit.inputs(tuple(item), {})
+        return self.unit.inputs(tuple(cast("Iterable[object]", item)), {})
 
     def _single(self, item: Any) -> dict[str, object]:
         signature = self.unit.signature
@@ -95,7 +96,7 @@ class MapCall(Generic[A, S, L_co]):
         return self._gather().__await__()
 
     async def _gather(self) -> Any:
-        outcomes: list[Outcome[Any]] = []
+        outcomes: list[Outcome[S]] = []
         async with self as stream:
             async for outcome in stream:
                 if outcome.error is not None and not self.collect:
@@ -113,12 +114,12 @@ class MapCall(Generic[A, S, L_co]):
         if not getattr(self, "_used", True) and (active := tracer.get()) is not None:
             active.drop(self)
 
-    async def __aenter__(self) -> _Stream:
+    async def __aenter__(self) -> Outcomes[S]:
         self._used = True
         if tracer.get() is not None:
             msg = f"map of {self.unit.name!r}: `async with` needs real values while the flow is traced; await the map, or use @flow(eager=True)"
             raise DefinitionError(msg)
-        self._open = _Stream(self)
+        self._open = Outcomes(self)
         return await self._open.__aenter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -126,10 +127,10 @@ class MapCall(Generic[A, S, L_co]):
         await self._open.__aexit__(kind, exc, tb)
 
 
-class _Stream(AsyncIterator[Outcome[Any]]):
+class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
     """The outcomes of a running map, in the order they come."""
 
-    def __init__(self, call: MapCall[Any, Any, Any]) -> None:
+    def __init__(self, call: MapCall[Any, S, Any]) -> None:
         self._call = call
         self._group: TaskGroup = anyio.create_task_group()
         self._source = _numbered(call.items, call.unit.name)
@@ -138,11 +139,11 @@ class _Stream(AsyncIterator[Outcome[Any]]):
         self._exhausted = False
         self._error: BaseException | None = None
         self._later: list[BaseException] = []
-        self._send: MemoryObjectSendStream[Outcome[Any]]
-        self._receive: MemoryObjectReceiveStream[Outcome[Any]]
-        self._send, self._receive = anyio.create_memory_object_stream[Outcome[Any]](call.concurrency)
+        self._send: MemoryObjectSendStream[Outcome[S]]
+        self._receive: MemoryObjectReceiveStream[Outcome[S]]
+        self._send, self._receive = anyio.create_memory_object_stream[Outcome[S]](call.concurrency)
 
-    async def __aenter__(self) -> _Stream:
+    async def __aenter__(self) -> Self:
         self._runtime = runtimes.current()
         around = frame.get()
         self._token = None
@@ -173,7 +174,7 @@ class _Stream(AsyncIterator[Outcome[Any]]):
         """End the map with an error once the workers are cancelled."""
         self._error = error
 
-    async def __anext__(self) -> Outcome[Any]:
+    async def __anext__(self) -> Outcome[S]:
         try:
             return await self._receive.receive()
         except anyio.EndOfStream:
@@ -208,14 +209,14 @@ class _Stream(AsyncIterator[Outcome[Any]]):
                 self._group.cancel_scope.cancel()
             return None
 
-    async def _deliver(self, outcome: Outcome[Any]) -> None:
+    async def _deliver(self, outcome: Outcome[S]) -> None:
         """Hand an outcome over; one that fails after the map has ended with an error is only noted."""
         if self._error is not None and outcome.error is not None:
             self._later.append(outcome.error)
             return
         await self._send.send(outcome)
 
-    async def _one(self, index: int, item: Any) -> Outcome[Any]:
+    async def _one(self, index: int, item: Any) -> Outcome[S]:
         key = self._call.key(item) if self._call.key is not None else str(index)
         try:
             result = await self._bound.invoke(self._call.arguments(item), self._around)
@@ -228,14 +229,14 @@ async def _numbered(items: Any, name: str) -> AsyncGenerator[tuple[int, Any], No
     """Yield items with their position, from whatever kind of iterable they are in."""
     index = 0
     if isinstance(items, AsyncIterable):
-        async for item in items:
+        async for item in cast("AsyncIterable[Any]", items):
             yield index, item
             index += 1
         return
     if not isinstance(items, Iterable) or isinstance(items, str | bytes):
         msg = f"map of {name!r} is given {type(items).__name__}, expected a list, an iterator or an async iterator of items"
         raise TypeError(msg)
-    for item in items:
+    for item in cast("Iterable[Any]", items):
         yield index, item
         index += 1
         if index % 64 == 0:  # a long list whose calls never suspend must not keep the loop to itself

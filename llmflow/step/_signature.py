@@ -25,7 +25,7 @@ class Signature:
     is_async: bool
     positional: tuple[str, ...] = ()
     """All the parameters, when each may be given by position and none is special; empty otherwise."""
-    defaults: Mapping[str, object] = field(default_factory=dict)
+    defaults: Mapping[str, object] = field(default_factory=dict[str, object])
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments by name, defaults included; raises TypeError as a plain call would."""

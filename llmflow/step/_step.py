@@ -15,7 +15,7 @@ from llmflow.policy import Policy, check_count
 from llmflow.prompts import Prompt, Template, names_used_by, prompt, render
 from llmflow.schema import OutputSchema, local_namespace
 from llmflow.step._bound import BoundStep
-from llmflow.step._signature import Signature, read_signature
+from llmflow.step._signature import read_signature
 from llmflow.step._unit import Unit
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Step(Unit[P, T]):
         params: Params | None = None,
         version: str | None = None,
     ) -> None:
-        name = name or getattr(function, "__name__", type(function).__name__)
+        name = name or str(getattr(function, "__name__", type(function).__name__))
         signature = read_signature(function, kind="step", name=name)
         super().__init__(function, signature, name=name, policies=policies)
         self.model = None if model is None else as_model(model)
@@ -108,10 +108,11 @@ class Step(Unit[P, T]):
     def _read_example(self, example: object, index: int) -> tuple[dict[str, object], str]:
         """Return an example's inputs by name and its output as the model should write it."""
         where = f"step {self.name!r}: example {index + 1}"
-        if not isinstance(example, tuple) or len(example) != 2:  # noqa: PLR2004  # (input, output)
+        pair = cast("tuple[object, ...]", example) if isinstance(example, tuple) else ()
+        if len(pair) != 2:  # noqa: PLR2004  # (input, output)
             msg = f"{where} is {example!r}, expected a tuple (input, output)"
             raise DefinitionError(msg)
-        given, output = example
+        given, output = pair
         text = self.output.dump(self.output.check(output, what=f"the output of example {index + 1}"))
         try:
             inputs = self._example_inputs(given)
@@ -122,19 +123,21 @@ class Step(Unit[P, T]):
 
     def _example_inputs(self, given: object) -> dict[str, object]:
         names = self.signature.names
-        if isinstance(given, Mapping) and set(given) <= set(names):
-            return self.inputs((), dict(given))
+        if isinstance(given, Mapping):
+            named = cast("Mapping[str, object]", given)
+            if set(named) <= set(names):
+                return self.inputs((), dict(named))
         if isinstance(given, tuple) and len(names) != 1:
-            return self.inputs(given, {})
+            return self.inputs(cast("tuple[object, ...]", given), {})
         return self.inputs((given,), {})
 
     def _render_examples(self) -> tuple[Message, ...]:
         """Build the few-shot turns once, at the first call: a prompt written in the body needs the body to run."""
         turns: list[Message] = []
         for inputs, output in self._examples:
-            built = self.function(**inputs)
+            built: object = self.function(**inputs)
             if inspect.iscoroutine(built):
-                built = _finish(built, self.name)
+                built = _finish(cast("Coroutine[Any, Any, object]", built), self.name)
             if type(built) is not Prompt:
                 msg = f"step {self.name!r}: an example's input makes the body return {type(built).__name__}, not a prompt"
                 raise DefinitionError(msg)
@@ -179,6 +182,10 @@ class Step(Unit[P, T]):
             self.version = None
         if version is not None:
             self.version = version
+
+    def partial(self, **fixed: object) -> Step[..., T]:
+        """Return a copy with some arguments fixed."""
+        return cast("Step[..., T]", super().partial(**fixed))
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> Step[P, T]: ...
@@ -327,7 +334,7 @@ def step(*args: Any, model: Any = None, examples: Iterable[Any] = (), checks: It
         DefinitionError: When anything about the function, its types, its template or its policies is wrong.
     """
     if len(args) == 1 and not options and model is None and _is_function(args[0]):
-        return Step(args[0], examples=tuple(examples), checks=tuple(checks))
+        return Step[..., Any](args[0], examples=tuple(examples), checks=tuple(checks))
     if args and (args[0] is None or isinstance(args[0], str | Model)):
         model, args = args[0], args[1:]
     if (stray := next((one for one in args if isinstance(one, str | Model)), None)) is not None:
@@ -335,7 +342,7 @@ def step(*args: Any, model: Any = None, examples: Iterable[Any] = (), checks: It
         raise DefinitionError(msg)
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        return Step(function, model=model, policies=args, examples=tuple(examples), checks=tuple(checks), **options)
+        return Step[..., Any](function, model=model, policies=args, examples=tuple(examples), checks=tuple(checks), **options)
 
     return decorate
 

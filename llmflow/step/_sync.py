@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import anyio.from_thread
+import anyio
 from anyio.from_thread import BlockingPortal
 
 from llmflow.backend import loop_token

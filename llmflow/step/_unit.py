@@ -48,6 +48,7 @@ class Bound(Protocol):
 
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
         """Run one call."""
+        ...
 
 
 class Unit(Generic[P, T]):
@@ -223,7 +224,7 @@ class Unit(Generic[P, T]):
         Returns:
             What `await` turns into the list, and `async with` into an iterator of outcomes that holds none of them.
         """
-        return MapCall(self, items, spread=False, concurrency=concurrency, on_error=on_error, key=key)
+        return MapCall[Any, Any, Any](self, items, spread=False, concurrency=concurrency, on_error=on_error, key=key)
 
     @overload
     def starmap(
@@ -249,12 +250,15 @@ class Unit(Generic[P, T]):
 
     def starmap(self, items: Any, /, *, concurrency: int = 16, on_error: str = "raise", key: Any = None) -> Any:
         """Like `map`, with items that are tuples of arguments."""
-        return MapCall(self, items, spread=True, concurrency=concurrency, on_error=on_error, key=key)
+        return MapCall[Any, Any, Any](self, items, spread=True, concurrency=concurrency, on_error=on_error, key=key)
 
     # -- adjusting -----------------------------------------------------------------------------------------------------
 
-    def partial(self: U, **fixed: object) -> U:
-        """Return a copy with some arguments fixed."""
+    def partial(self, **fixed: object) -> Unit[..., T]:
+        """Return a copy with some arguments fixed.
+
+        Type checkers cannot take parameters away by name, so to them the copy accepts any arguments.
+        """
         unknown = [name for name in fixed if name not in self.signature.names]
         if unknown:
             msg = f"{self.kind} {self.name!r} has no parameter {unknown[0]!r}; it takes {', '.join(self.signature.names)}"
@@ -305,7 +309,8 @@ class Unit(Generic[P, T]):
 def _kind(policy: Any) -> type[Any]:
     from llmflow.policy import Off  # noqa: PLC0415  # only needed here at run time
 
-    return policy.policy if isinstance(policy, Off) else type(policy)
+    kind: type[Any] = policy.policy if isinstance(policy, Off) else type(policy)
+    return kind
 
 
 async def _watched(runtime: Any, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
