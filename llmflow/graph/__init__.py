@@ -1,1 +1,22 @@
-"""."""
+"""Flows: steps and tasks composed into a graph, and the graph as data."""
+
+from llmflow.graph._flow import BoundFlow, Flow, FlowDecorator, flow
+from llmflow.graph._ir import DEFAULT, Constant, Graph, Input, Node, Operand, Ref, Structure
+from llmflow.graph._task import Task, task
+
+__all__ = [
+    "DEFAULT",
+    "BoundFlow",
+    "Constant",
+    "Flow",
+    "FlowDecorator",
+    "Graph",
+    "Input",
+    "Node",
+    "Operand",
+    "Ref",
+    "Structure",
+    "Task",
+    "flow",
+    "task",
+]

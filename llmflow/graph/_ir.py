@@ -121,6 +121,10 @@ class Graph:
         for node in self.nodes:
             yield from _with_branches(node)
 
+    def units(self) -> Iterator[Unit[..., Any]]:
+        """Yield the steps, tasks and flows that the nodes run."""
+        return (node.unit for node in self.walk() if node.unit is not None)
+
 
 def _with_branches(node: Node) -> Iterator[Node]:
     yield node

@@ -1,0 +1,104 @@
+"""Running the body of a flow once, without an event loop, to see which calls it makes."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from llmflow.backend import running_loop
+from llmflow.context import tracer
+from llmflow.errors import DefinitionError
+from llmflow.graph._location import at, suspended_location
+
+if TYPE_CHECKING:
+    from llmflow.graph._trace import Trace
+
+__all__ = ["drive"]
+
+_FOREIGN = ("asyncio", "anyio", "trio", "sniffio")
+_INSTEAD = "run steps side by side with llmflow.gather() or .map(), wait inside a @task, or use @flow(eager=True)"
+
+
+def drive(function: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str, Any], trace: Trace, module: str) -> object:
+    """Return what the body returns when every llmflow call gives a placeholder.
+
+    Raises:
+        DefinitionError: The first mistake, also when the body swallowed it.
+    """
+    coroutine = cast("CoroutineType[Any, Any, Any]", function(**arguments))
+    token = tracer.set(trace)
+    try:
+        with _no_loop(trace):
+            value = _finish(coroutine, trace, module)
+    except DefinitionError as error:
+        raise trace.error or error from None
+    except Exception as error:
+        if trace.error is not None:
+            raise trace.error from error
+        raise
+    finally:
+        with suppress(RuntimeError):  # a body that goes on after GeneratorExit
+            coroutine.close()
+        tracer.reset(token)
+    if (mistake := trace.error or trace.dropped) is not None:
+        raise mistake
+    return value
+
+
+def _finish(coroutine: CoroutineType[Any, Any, Any], trace: Trace, module: str) -> object:
+    try:
+        yielded = coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    except DefinitionError:
+        raise
+    except Exception as error:
+        raise _explain(error, trace) from error
+    where = suspended_location(coroutine, module)
+    what = "something" if yielded is None else type(yielded).__name__
+    raise trace.fail(f"awaits {what} that is no llmflow call; while the flow is built nothing can be waited for: {_INSTEAD}", location=where)
+
+
+def _explain(error: Exception, trace: Trace) -> Exception:
+    """Return the error that helps: what needs a running loop or a real value is a mistake, the rest the author's own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    modules = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)}
+    where = at(frames[-1].filename, frames[-1].lineno or 0)
+    own = [at(one.filename, one.lineno or 0) for one in frames if one.filename == frames[1].filename] if len(frames) > 1 else [where]
+    if not modules.isdisjoint(_FOREIGN):
+        return trace.fail(f"{type(error).__name__}: {error}; while the flow is built no event loop runs: {_INSTEAD}", location=own[-1])
+    if "Placeholder" in str(error):
+        return trace.fail(
+            f"{type(error).__name__}: {error}; a value that is only known when the flow runs was given to code that needs it now: "
+            f"do that in a @task, or use @flow(eager=True)",
+            location=own[-1],
+        )
+    error.add_note(f"raised while flow {trace.flow!r} was being built: its body runs once with placeholders for the values of its steps")
+    return error
+
+
+class _NoLoop:
+    """Stands in for the running event loop while a flow is built, so that nothing can be scheduled on the real one.
+
+    A task that the body creates would run a step for real, later, outside of the graph.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise self._trace.fail(f"asyncio's event loop is asked for {name!r}, but none runs while the flow is built; {_INSTEAD}")
+
+
+@contextmanager
+def _no_loop(trace: Trace) -> Iterator[None]:
+    real = running_loop()
+    asyncio._set_running_loop(cast("Any", _NoLoop(trace)))  # noqa: SLF001  # listed in asyncio.events.__all__ for exactly this
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(real)  # noqa: SLF001  # see above

@@ -1,0 +1,133 @@
+"""Values of the traced body turned into operands of the graph."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+from llmflow.graph._ir import Constant, Input, Operand, Ref, Structure
+from llmflow.graph._placeholder import is_placeholder, state_of
+from llmflow.graph._types import union_of
+from llmflow.step import MapCall
+from llmflow.step._call import Deferred
+
+if TYPE_CHECKING:
+    from llmflow.graph._trace import Trace
+
+__all__ = ["nodes_in", "to_operand", "type_of", "values_in"]
+
+_CONTAINERS = (list, tuple, dict)
+_MOST_PARTS = 10_000
+_ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.FunctionType, types.ModuleType)
+
+
+def to_operand(value: object, trace: Trace, what: str) -> Operand:
+    """Return where a value comes from; `what` says in errors what it is used as.
+
+    Lists, tuples and dicts may have placeholders in them. In any other object a placeholder would be taken for a
+    value when the flow runs, so that is refused.
+    """
+    if is_placeholder(value):
+        state = state_of(value)
+        trace.check_own(state)
+        return state.operand
+    if type(value) in _CONTAINERS and _holds_placeholder(value):
+        return _structure(cast("Any", value), trace, what)
+    _check_constant(value, trace, what)
+    return Constant(value)
+
+
+def _structure(value: list[object] | tuple[object, ...] | dict[object, object], trace: Trace, what: str) -> Structure:
+    if isinstance(value, dict):
+        return Structure(dict, tuple(to_operand(one, trace, what) for one in value.values()), tuple(value))
+    return Structure(type(value), tuple(to_operand(one, trace, what) for one in value))
+
+
+def _holds_placeholder(value: object) -> bool:
+    if is_placeholder(value):
+        return True
+    if type(value) is dict:
+        return any(map(_holds_placeholder, cast("dict[object, object]", value).values()))
+    return type(value) in (list, tuple) and any(map(_holds_placeholder, cast("list[object]", value)))
+
+
+def type_of(value: object) -> Any:
+    """Return the type of a value of the traced body as far as it is known; constants are not judged."""
+    if is_placeholder(value):
+        return state_of(value).annotation
+    if not (type(value) in _CONTAINERS and _holds_placeholder(value)):
+        return Any
+    if isinstance(value, dict):
+        return dict[Any, union_of([type_of(one) for one in value.values()])]  # type: ignore[misc]
+    inside = [type_of(one) for one in cast("list[object]", value)]
+    return tuple[tuple(inside)] if isinstance(value, tuple) else list[union_of(inside)]  # type: ignore[misc]
+
+
+def values_in(operand: Operand) -> Iterator[Input | Ref]:
+    """Yield the inputs and nodes an operand takes from."""
+    if isinstance(operand, Structure):
+        for item in operand.items:
+            yield from values_in(item)
+    elif not isinstance(operand, Constant):
+        yield operand
+
+
+def nodes_in(*operands: Operand | None) -> tuple[int, ...]:
+    """Return the indices of the nodes that operands need, each once."""
+    found: dict[int, None] = {}
+    for operand in operands:
+        if operand is not None:
+            found.update((one.node, None) for one in values_in(operand) if isinstance(one, Ref))
+    return tuple(found)
+
+
+# -- what may not be a constant ----------------------------------------------------------------------------------------
+
+
+def _check_constant(value: object, trace: Trace, what: str) -> None:
+    """Raise for what would go wrong unnoticed: forgotten awaits, hidden placeholders, what can be read only once."""
+    if isinstance(value, Deferred | MapCall | types.CoroutineType):
+        name = value.unit.name if isinstance(value, MapCall) else getattr(value, "name", None) or getattr(value, "__name__", "?")
+        if isinstance(value, Deferred | MapCall):
+            value.discard()
+        raise trace.fail(f"{what} is a call of {name!r} that was not awaited; write `await` before it")
+    if isinstance(value, Iterator | AsyncIterator):
+        raise trace.fail(
+            f"{what} is {type(value).__name__}, which can be read only once, but the flow may run many times; "
+            f"give a list, or use @flow(eager=True)"
+        )
+    if _hides_placeholder(value):
+        raise trace.fail(
+            f"{what} is {type(value).__name__} with a value in it that is only known when the flow runs; "
+            f"construct it with build({type(value).__name__}, ...) or in a @task, or use @flow(eager=True)"
+        )
+
+
+def _hides_placeholder(value: object) -> bool:
+    """Look for a placeholder in whatever an object consists of, but not through half of the program."""
+    seen: set[int] = set()
+    waiting: list[object] = [value]
+    while waiting and len(seen) < _MOST_PARTS:
+        one = waiting.pop()
+        if is_placeholder(one):
+            return True
+        if isinstance(one, _ATOMS) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        waiting.extend(_parts(one))
+    return False
+
+
+def _parts(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from cast("dict[object, object]", value).values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from cast("list[object]", value)
+    elif isinstance(value, types.MethodType):
+        yield value.__self__
+    yield from getattr(value, "__dict__", {}).values()
+    for owner in type(value).__mro__:
+        names = owner.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            yield getattr(value, name, None)

@@ -1,0 +1,5 @@
+"""x."""
+
+
+def check_source(function, name, parameters) -> None:
+    """X."""
