@@ -1,0 +1,28 @@
+"""Policies are tested on virtual time: an hour of backoff takes no time, and every wait can be measured exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from llmflow import Runtime
+from llmflow.backend import monotonic
+from llmflow.testing._time import virtual_backend
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Both backends, on virtual time."""
+    return virtual_backend(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _runtime(runtime: Runtime) -> None:
+    """Every test of a policy has a runtime of its own."""
+
+
+@pytest.fixture
+def now() -> Callable[[], float]:
+    """Seconds on the virtual clock."""
+    return monotonic
