@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from llmflow.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     from llmflow.events import AttemptFinished, CallFinished, FallbackTaken, RetryScheduled
 
 __all__ = ["LogObserver", "configure_logging"]
@@ -36,7 +38,7 @@ def _logger() -> Any:
     )
 
 
-def _render(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _render(_: object, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     """Turn an event into a stdlib log call: `event key=value ...`, values through `repr` so that none forges a line."""
     message = event.pop("event")
     fields = " ".join(f"{key}={_shown(value)}" for key, value in event.items())

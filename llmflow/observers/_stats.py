@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from llmflow.events import AttemptFinished, CallFinished, FallbackTaken, RetryScheduled
 from llmflow.hookspecs import hookimpl
 
-if TYPE_CHECKING:
-    from llmflow.events import AttemptFinished, CallFinished, FallbackTaken, RetryScheduled
 
 __all__ = ["Latency", "ModelStats", "Stats", "StatsObserver", "StepStats"]
 
 WINDOW = 2048
 """How many of the latest latencies are kept for each step and model; percentiles are over these."""
+BATCH = 4096
+"""How many events may wait to be counted."""
+
+_Event: TypeAlias = CallFinished | AttemptFinished | RetryScheduled | FallbackTaken
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class StepStats:
     """
 
     calls: int = 0
-    errors: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict[str, int])
     attempts: int = 0
     reasks: int = 0
     repaired: int = 0
@@ -70,7 +73,7 @@ class ModelStats:
     """Attempts of one model: physical requests, by outcome."""
 
     attempts: int = 0
-    errors: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict[str, int])
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
@@ -93,7 +96,7 @@ class Stats:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(one) for key, one in cast("Mapping[str, Any]", value).items()}
     return str(value) if isinstance(value, Decimal) else value
 
 
@@ -119,10 +122,28 @@ class _Tally:
         else:
             self.cost += event.cost_usd
 
+    def counted(self, *names: str) -> dict[str, Any]:
+        return {name: self.counts[name] for name in names}
+
+    def add_call(self, event: CallFinished) -> None:
+        self.add(event)
+        counts = self.counts
+        counts["calls"] += 1
+        counts["attempts"] += event.attempts
+        counts["reasks"] += event.reasks
+        counts["repaired"] += event.repaired
+        if event.error is not None:
+            self.errors[event.error] += 1
+
+    def add_attempt(self, event: AttemptFinished) -> None:
+        self.add(event)
+        self.counts["attempts"] += 1
+        if event.outcome != "ok":
+            self.errors[event.outcome] += 1
+
     def common(self) -> dict[str, Any]:
-        names = ("input_tokens", "output_tokens", "unpriced")
         return {
-            **{name: self.counts[name] for name in names},
+            **self.counted("input_tokens", "output_tokens", "unpriced"),
             "errors": dict(self.errors),
             "cost_usd": self.cost,
             "latency_s": Latency.of(self.latencies),
@@ -130,62 +151,59 @@ class _Tally:
 
 
 class StatsObserver:
-    """Listens to the notify hooks and keeps count; a plugin like any other."""
+    """Listens to the notify hooks and keeps count; a plugin like any other.
+
+    A hook only appends its event, which needs no lock; they are counted when somebody asks, or when many have come.
+    """
 
     def __init__(self) -> None:
-        self._steps: dict[str, _Tally] = {}
-        self._models: dict[str, _Tally] = {}
+        self._steps: defaultdict[str, _Tally] = defaultdict(_Tally)
+        self._models: defaultdict[str, _Tally] = defaultdict(_Tally)
+        self._events: deque[_Event] = deque()
         self._lock = threading.Lock()
+
+    def _note(self, event: _Event) -> None:
+        self._events.append(event)
+        if len(self._events) >= BATCH:
+            with self._lock:
+                self._count()
 
     @hookimpl
     def llmflow_call_finished(self, event: CallFinished) -> None:
         """Count a call."""
-        with self._lock:
-            tally = self._step(event.step)
-            tally.add(event)
-            counts = tally.counts
-            counts["calls"] += 1
-            counts["attempts"] += event.attempts
-            if event.reasks:
-                counts["reasks"] += event.reasks
-            if event.repaired:
-                counts["repaired"] += 1
-            if event.error is not None:
-                tally.errors[event.error] += 1
+        self._note(event)
 
     @hookimpl
     def llmflow_attempt_finished(self, event: AttemptFinished) -> None:
         """Count a physical request."""
-        with self._lock:
-            tally = self._models.get(event.model)
-            if tally is None:
-                tally = self._models[event.model] = _Tally()
-            tally.add(event)
-            tally.counts["attempts"] += 1
-            if event.outcome != "ok":
-                tally.errors[event.outcome] += 1
+        self._note(event)
 
     @hookimpl
     def llmflow_retry_scheduled(self, event: RetryScheduled) -> None:
         """Count a retry."""
-        with self._lock:
-            self._step(event.step).counts["retries"] += 1
+        self._note(event)
 
     @hookimpl
     def llmflow_fallback_taken(self, event: FallbackTaken) -> None:
         """Count a change of model."""
-        with self._lock:
-            self._step(event.step).counts["fallbacks"] += 1
+        self._note(event)
 
-    def _step(self, name: str) -> _Tally:
-        tally = self._steps.get(name)
-        if tally is None:
-            tally = self._steps[name] = _Tally()
-        return tally
+    def _count(self) -> None:
+        """Count the events that have come; the lock is held."""
+        while self._events:
+            event = self._events.popleft()
+            if isinstance(event, CallFinished):
+                self._steps[event.step].add_call(event)
+            elif isinstance(event, AttemptFinished):
+                self._models[event.model].add_attempt(event)
+            else:
+                name = "retries" if isinstance(event, RetryScheduled) else "fallbacks"
+                self._steps[event.step].counts[name] += 1
 
     def snapshot(self) -> Stats:
         """Return the counts as they are now."""
         with self._lock:
+            self._count()
             names = ("calls", "attempts", "reasks", "repaired", "retries", "fallbacks")
             steps = {
                 step: StepStats(**{name: tally.counts[name] for name in names}, **tally.common())

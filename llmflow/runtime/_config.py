@@ -13,7 +13,7 @@ from llmflow.errors import DefinitionError
 
 __all__ = ["Config", "Setting", "read_config"]
 
-_KNOWN = {"default_model": str, "models": dict, "seed": int}
+_KNOWN: Mapping[str, type[Any]] = {"default_model": str, "models": dict, "seed": int}
 _FROM_ENVIRONMENT = ("default_model", "seed")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
 from llmflow.errors import DefinitionError
@@ -26,7 +25,7 @@ def connect_handler(model: Model) -> Send:
 
     async def send(request: Request) -> Reply:
         pending = handler(request)
-        if not inspect.isawaitable(pending):
+        if not hasattr(pending, "__await__"):
             raise DefinitionError(_not_async(model, pending))
         reply = await pending
         if isinstance(reply, str):
