@@ -1,7 +1,9 @@
 """Flows: steps and tasks composed into a graph, and the graph as data."""
 
+from llmflow.graph._construct import build
 from llmflow.graph._flow import BoundFlow, Flow, FlowDecorator, flow
 from llmflow.graph._ir import DEFAULT, Constant, Graph, Input, Node, Operand, Ref, Structure
+from llmflow.graph._ops import gather, or_else, switch, when
 from llmflow.graph._task import Task, task
 
 __all__ = [
@@ -17,6 +19,11 @@ __all__ = [
     "Ref",
     "Structure",
     "Task",
+    "build",
     "flow",
+    "gather",
+    "or_else",
+    "switch",
     "task",
+    "when",
 ]

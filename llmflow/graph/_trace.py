@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from llmflow.context import Scope, tracer
@@ -144,6 +145,18 @@ class Trace:
         node.index = len(self._nodes)
         self._nodes.append(node)
         return Placeholder(State(self, Ref(node.index), node.output, f"{_what(node)} ({node.location})"))
+
+    def await_call(self, call: Any) -> Any:
+        """Record a call that something else took over before anybody awaited it."""
+        value = self.record(call)
+        discard(call)
+        return value
+
+    def branch(self, call: Any) -> Node:
+        """Return the node of a call that runs only if it is chosen; whatever it is, it stays one node."""
+        node = self.node(call)
+        discard(call)
+        return node
 
     def node(self, call: Any) -> Node:
         """Return the node of a call that is not in the graph yet."""
@@ -290,6 +303,12 @@ def unused_inputs(graph: Graph) -> list[str]:
         operands.extend(one for one in (*node.inputs.values(), node.items, node.condition) if one is not None)
     used = {one.name for operand in operands for one in values_in(operand) if isinstance(one, Input)}
     return [name for name in graph.inputs if name not in used]
+
+
+def discard(call: Any) -> None:
+    """Mark a call as taken, if it is not."""
+    with suppress(RuntimeError):
+        call.discard()
 
 
 def _without_placeholders(call: MapCall[Any, Any, Any], fixed: Mapping[str, Operand]) -> MapCall[Any, Any, Any]:

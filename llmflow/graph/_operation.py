@@ -1,0 +1,140 @@
+"""What `when`, `switch`, `gather`, `build` and `or_else` return: awaited once, in a traced flow or outside of any."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from llmflow.errors import DefinitionError
+from llmflow.graph._ir import Node, Operand
+from llmflow.graph._operands import to_operand
+from llmflow.graph._splice import needs
+from llmflow.step import Call, MapCall
+from llmflow.step._call import Deferred
+
+if TYPE_CHECKING:
+    from llmflow.graph._trace import Trace
+
+__all__ = ["Branch", "Operation", "check_branch", "is_branch"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Operation(Deferred[T_co]):
+    """Something made of calls that were not awaited themselves.
+
+    Subclasses say what it does for real (`perform`) and what it is in a graph (`node`).
+    """
+
+    __slots__ = ("_taken",)
+
+    kind: Literal["when", "switch", "or_else", "build"] | Literal["gather"]
+
+    def __init__(self, taken: Iterable[object]) -> None:
+        super().__init__()
+        self._taken = tuple(taken)
+
+    @property
+    def name(self) -> str:
+        """The name of the function that made it."""
+        return self.kind
+
+    async def perform(self) -> T_co:
+        """Do it, with real values."""
+        raise NotImplementedError
+
+    def node(self, trace: Trace, /) -> Node:
+        """Return it as a node that is not in the graph yet."""
+        raise NotImplementedError
+
+    def record(self, trace: Trace, /) -> Any:
+        """Put it into the graph and return what awaiting it gives."""
+        return trace.append(self.node(trace))
+
+    def close(self) -> None:
+        """Give it and the calls in it up."""
+        super().close()
+        discard(self._taken)
+
+    def discard(self) -> None:
+        """Mark it and the calls in it as taken by something else."""
+        super().discard()
+        discard(self._taken)
+
+    def make_node(
+        self,
+        trace: Trace,
+        output: Any,
+        *,
+        name: str | None = None,
+        branches: Mapping[Any, Branch] | None = None,
+        inputs: Mapping[str, object] | None = None,
+        condition: object = None,
+        items: Operand | None = None,
+        errors: tuple[type[BaseException], ...] = (),
+    ) -> Node:
+        """Return a node of this kind; its branches are recorded first, as they stand before it in the source."""
+        assert self.kind != "gather"
+        made = Node(
+            index=-1,
+            key=trace.key(name or self.kind),
+            kind=self.kind,
+            name=name or self.kind,
+            output=output,
+            location=trace.location,
+            scope=trace.scope,
+            inputs={key: to_operand(value, trace, f"field {key!r}") for key, value in (inputs or {}).items()},
+            items=items,
+            condition=None if condition is None else to_operand(condition, trace, "the condition"),
+            branches={key: trace.branch(branch) for key, branch in (branches or {}).items()},
+            errors=errors,
+        )
+        made.after = needs(made)
+        return made
+
+    def _open(self) -> Coroutine[Any, Any, T_co]:
+        self._use()
+        self._coroutine = self.perform()
+        return self._coroutine
+
+    def __del__(self) -> None:
+        if not self._used:
+            super().__del__()
+            discard(self._taken)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} of {', '.join(map(repr, self._taken))}>"
+
+
+Branch: TypeAlias = "Call[Any] | MapCall[Any, Any, Any] | Operation[Any]"
+
+
+def discard(calls: Iterable[object]) -> None:
+    """Mark calls that will not run, so that nobody is told they were forgotten."""
+    for call in calls:
+        if isinstance(call, Call | MapCall | Operation):
+            with suppress(RuntimeError):  # it was used before
+                call.discard()
+
+
+def is_branch(value: object) -> bool:
+    """Whether a value is a call that has not been awaited."""
+    return isinstance(value, Call | MapCall | Operation)
+
+
+def check_branch(value: Any, what: str) -> Any:
+    """Return a branch, refusing what is no single call.
+
+    Raises:
+        DefinitionError: For values, for coroutines that are not llmflow's, and for `gather`.
+    """
+    if type(value) is not Call and getattr(value, "kind", None) == "gather" and isinstance(value, Operation):
+        msg = f"{what} is a gather(); make a branch of several calls a flow, and call that"
+        raise DefinitionError(msg)
+    if not is_branch(value):
+        if hasattr(type(value), "close"):  # a plain coroutine would warn that nobody awaited it
+            value.close()
+        msg = f"{what} must be a call that is not awaited, such as `draft(text)`, not {type(value).__name__}"
+        raise DefinitionError(msg)
+    return value

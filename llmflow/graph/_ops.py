@@ -1,0 +1,302 @@
+"""`when`, `switch`, `gather` and `or_else`: decisions, parallel work and failure as parts of a graph."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Coroutine, Generator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import anyio
+
+from llmflow.backend import cancelled_class
+from llmflow.context import tracer
+from llmflow.errors import DefinitionError, StepError
+from llmflow.graph._ir import DEFAULT, Constant, Node
+from llmflow.graph._operands import to_operand, type_of
+from llmflow.graph._operation import Operation, check_branch, discard, is_branch
+from llmflow.graph._placeholder import is_placeholder
+from llmflow.graph._types import cases, display, is_open, members, union_of
+from llmflow.step import raise_first
+
+if TYPE_CHECKING:
+    from llmflow.graph._trace import Trace
+
+__all__ = ["gather", "or_else", "switch", "when"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+# -- when --------------------------------------------------------------------------------------------------------------
+
+
+class _When(Operation[Any]):
+    kind = "when"
+
+    def __init__(self, condition: object, then_call: Any, else_call: Any) -> None:
+        super().__init__((check_branch(then_call, "the second argument of when()"), check_branch(else_call, "the third argument of when()")))
+        self._condition = condition
+
+    async def perform(self) -> Any:
+        then_call, else_call = self._taken
+        chosen, other = (then_call, else_call) if self._condition else (else_call, then_call)
+        discard((other,))
+        return await chosen  # type: ignore[misc]  # checked to be a call
+
+    def node(self, trace: Trace, /) -> Node:
+        trace.check_type(self._condition, bool, "when() takes a bool as its condition")
+        node = self.make_node(trace, None, condition=self._condition, branches=dict(zip((True, False), self._taken, strict=True)))  # type: ignore[arg-type]
+        node.output = union_of([branch.output for branch in node.branches.values()])
+        return node
+
+    def record(self, trace: Trace, /) -> Any:
+        if (known := _known(self._condition, trace)) is not None:
+            chosen, other = self._taken if known.value else self._taken[::-1]
+            discard((other,))
+            return trace.await_call(chosen)
+        return super().record(trace)
+
+
+def when(cond: bool, then_call: Awaitable[T], else_call: Awaitable[S]) -> Coroutine[Any, Any, T | S]:  # noqa: FBT001  # the point of it
+    """Run one of two calls, and only that one.
+
+    `await when(ticket.urgent, page(ticket), draft(ticket))`. What is awaited to make the arguments of a call is not
+    conditional; make a branch of several steps a flow.
+
+    Raises:
+        DefinitionError: When a branch is not a call.
+    """
+    return _When(cond, then_call, else_call)
+
+
+# -- switch ------------------------------------------------------------------------------------------------------------
+
+
+class _Switch(Operation[Any]):
+    kind = "switch"
+
+    def __init__(self, value: object, branches: Mapping[Any, Any], default: Any) -> None:
+        checked = {key: check_branch(call, f"the case {key!r} of switch()") for key, call in branches.items()}
+        if default is not None:
+            checked[DEFAULT] = check_branch(default, "the default of switch()")
+        super().__init__(checked.values())
+        self._value = value
+        self._branches = checked
+
+    async def perform(self) -> Any:
+        chosen = self._choose(self._value)
+        discard(call for call in self._branches.values() if call is not chosen)
+        return await chosen
+
+    def _choose(self, value: object) -> Any:
+        """Return the call for a real value; what no case can ever miss is demanded of every value, as in a graph."""
+        kind = type(value)
+        if isinstance(value, enum.Enum | bool) and (problem := self._problem(kind)) is not None:
+            discard(self._branches.values())
+            raise DefinitionError(problem)
+        if value in self._branches:
+            return self._branches[value]
+        if DEFAULT in self._branches:
+            return self._branches[DEFAULT]
+        discard(self._branches.values())
+        msg = f"switch on {value!r}, which is none of {', '.join(map(repr, self._branches))}; give it a default="
+        raise DefinitionError(msg)
+
+    def node(self, trace: Trace, /) -> Node:
+        annotation = type_of(self._value)
+        if (problem := self._problem(annotation)) is not None:
+            discard(self._taken)
+            raise trace.fail(problem)
+        node = self.make_node(trace, None, condition=self._value, branches=self._branches)
+        node.output = union_of([branch.output for branch in node.branches.values()])
+        return node
+
+    def record(self, trace: Trace, /) -> Any:
+        if (known := _known(self._value, trace)) is not None:
+            chosen = self._choose(known.value)
+            discard(call for call in self._branches.values() if call is not chosen)
+            return trace.await_call(chosen)
+        return super().record(trace)
+
+    def _problem(self, annotation: Any) -> str | None:
+        """Say what is wrong with the cases for a type, None when they are fine."""
+        possible = cases(annotation)
+        given = [key for key in self._branches if key is not DEFAULT]
+        if possible is None:
+            return None if DEFAULT in self._branches or any(map(is_open, members(annotation))) else self._unbounded(annotation)
+        if impossible := [key for key in given if key not in possible]:
+            return f"switch has a case {impossible[0]!r}, which {display(annotation)} never is; it is {_listed(possible)}"
+        missing = [one for one in possible if one not in given]
+        if missing and DEFAULT not in self._branches:
+            return f"switch over {display(annotation)} does not cover {_listed(missing)}; add the missing cases or a default="
+        return None
+
+    def _unbounded(self, annotation: Any) -> str:
+        return f"switch over {display(annotation)} cannot cover every value; give it a default="
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(repr, values))
+
+
+def switch(value: A, branches: Mapping[A, Awaitable[T]], default: Awaitable[S] | None = None) -> Coroutine[Any, Any, T | S]:
+    """Run the call whose key equals the value, else the default, and only that one.
+
+    Over a Literal, an Enum or a bool it may go without a default when it covers every case.
+
+    Raises:
+        DefinitionError: When a case is missing or can never be, or a branch is not a call.
+    """
+    return _Switch(value, branches, default)
+
+
+# -- gather ------------------------------------------------------------------------------------------------------------
+
+
+class _Gather(Operation[tuple[Any, ...]]):
+    kind = "gather"
+
+    def __init__(self, calls: tuple[Any, ...]) -> None:
+        for position, call in enumerate(calls, 1):
+            if is_placeholder(call) or not hasattr(call, "__await__"):
+                discard(calls)
+                what = "the value of an awaited call" if is_placeholder(call) else type(call).__name__
+                msg = f"argument {position} of gather() is {what}; give it calls that are not awaited, such as `triage(text)`"
+                raise DefinitionError(msg)
+        super().__init__(calls)
+
+    def __await__(self) -> Generator[Any, Any, tuple[Any, ...]]:
+        if tracer.get() is None:
+            return (yield from super().__await__())
+        self._use()
+        values: list[Any] = []
+        for call in self._taken:  # one by one: while a flow is traced, awaiting only records
+            values.append((yield from call.__await__()))  # type: ignore[attr-defined]  # noqa: PERF401  # no comprehension can yield
+        return tuple(values)
+
+    async def perform(self) -> tuple[Any, ...]:
+        values: list[Any] = [None] * len(self._taken)
+        failures: list[BaseException] = []
+
+        async def run(index: int, call: Any) -> None:
+            try:
+                values[index] = await call
+            except cancelled_class():
+                raise
+            except BaseException as exc:  # noqa: BLE001  # kept and raised below; a task group would wrap it in a group
+                failures.append(exc)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for index, call in enumerate(self._taken):
+                group.start_soon(run, index, call)
+        discard(self._taken)  # those that were cancelled before they began
+        if failures:
+            raise_first(failures[0], failures[1:])
+        return tuple(values)
+
+
+@overload
+def gather(a: Awaitable[A], /) -> Coroutine[Any, Any, tuple[A]]: ...
+@overload
+def gather(a: Awaitable[A], b: Awaitable[B], /) -> Coroutine[Any, Any, tuple[A, B]]: ...
+@overload
+def gather(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> Coroutine[Any, Any, tuple[A, B, C]]: ...
+@overload
+def gather(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], /) -> Coroutine[Any, Any, tuple[A, B, C, D]]: ...
+@overload
+def gather(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], /
+) -> Coroutine[Any, Any, tuple[A, B, C, D, E]]: ...
+@overload
+def gather(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], f: Awaitable[F], /
+) -> Coroutine[Any, Any, tuple[A, B, C, D, E, F]]: ...
+@overload
+def gather(*calls: Awaitable[T]) -> Coroutine[Any, Any, tuple[T, ...]]: ...
+
+
+def gather(*calls: Any) -> Any:
+    """Run calls side by side and return their values in order.
+
+    The first failure cancels the others, waits for them and leaves as itself, with later ones in `.others`.
+    """
+    return _Gather(calls)
+
+
+# -- or_else -----------------------------------------------------------------------------------------------------------
+
+
+class _OrElse(Operation[Any]):
+    kind = "or_else"
+
+    def __init__(self, call: Any, otherwise: Any, on: tuple[type[BaseException], ...]) -> None:
+        super().__init__((check_branch(call, "the first argument of or_else()"), otherwise))
+        if is_branch(otherwise):
+            check_branch(otherwise, "the second argument of or_else()")
+        self._on = _check_errors(on)
+
+    async def perform(self) -> Any:
+        call, otherwise = self._taken
+        try:
+            value = await call  # type: ignore[misc]  # checked to be a call
+        except self._on:
+            pass  # left behind, so that what the second call raises does not carry the first failure as its context
+        except BaseException:
+            discard((otherwise,))
+            raise
+        else:
+            discard((otherwise,))
+            return value
+        return await otherwise if is_branch(otherwise) else otherwise  # type: ignore[misc]
+
+    def node(self, trace: Trace, /) -> Node:
+        call, otherwise = self._taken
+        if is_branch(otherwise):
+            branches: dict[Any, Any] = {"call": call, "otherwise": otherwise}
+            node = self.make_node(trace, None, branches=branches, errors=self._on)
+            node.output = union_of([branch.output for branch in node.branches.values()])
+            return node
+        value = to_operand(otherwise, trace, "the second argument of or_else()")
+        node = self.make_node(trace, None, branches={"call": call}, items=value, errors=self._on)  # type: ignore[dict-item]
+        node.output = union_of([node.branches["call"].output, _type_of_value(otherwise)])
+        return node
+
+
+def _type_of_value(value: object) -> Any:
+    known = type_of(value)
+    return known if not is_open(known) else type(value)
+
+
+def _check_errors(on: Any) -> tuple[type[BaseException], ...]:
+    errors: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            msg = f"or_else: on= holds {error!r}, expected exception classes such as StepError"
+            raise DefinitionError(msg)
+    return errors
+
+
+def or_else(
+    call: Awaitable[T], value_or_call: Awaitable[S] | S, on: type[Exception] | tuple[type[Exception], ...] = (StepError,)
+) -> Coroutine[Any, Any, T | S]:
+    """Run a call; when it fails with one of `on`, the value is that of the second call, or the value given.
+
+    Raises:
+        DefinitionError: When the first argument is not a call, or `on` holds something else than exceptions.
+    """
+    return _OrElse(call, value_or_call, on)  # type: ignore[arg-type]  # one class is taken for a tuple of one
+
+
+def _known(value: object, trace: Trace) -> Constant | None:
+    """Return a value that is the same in every run, so that the choice can be made now."""
+    if not is_placeholder(value):
+        return Constant(value)
+    operand = to_operand(value, trace, "the condition")
+    return operand if isinstance(operand, Constant) else None
