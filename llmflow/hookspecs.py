@@ -31,7 +31,7 @@ hookimpl = pluggy.HookimplMarker("llmflow")
 
 
 @hookspec
-def llmflow_policies(step: str) -> Iterable[Policy] | None:  # type: ignore[empty-body]
+def llmflow_policies(step: str) -> Iterable[Policy] | None:
     """Return policies for the step of this name; a declaration on the step, its flow or the runtime goes before them."""
 
 

@@ -20,12 +20,15 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds of a clock that never goes back."""
+        ...
 
     def time(self) -> float:
         """Seconds since the epoch, on the wall clock."""
+        ...
 
     async def sleep(self, seconds: float, /) -> None:
         """Wait; cancellable."""
+        ...
 
 
 class Provider(Protocol):
@@ -37,6 +40,8 @@ class Provider(Protocol):
         Whatever depends only on the model and the output format, such as the schema part of the body, is built here.
         Nothing is sent, and credentials are only looked up at the first request.
         """
+        ...
 
     async def aclose(self) -> None:
         """Close what is open on the running event loop."""
+        ...

@@ -36,41 +36,71 @@ class Policy(Protocol):
 
     def wrap(self, proceed: Any, site: Site, /) -> Any:
         """Return a function like `proceed` that does more."""
+        ...
 
 
 class Site(Protocol):
     """Where a policy is being wrapped: what it may know and use."""
 
-    step: str
-    """Name of the step, or of the task."""
-    flow: str | None
-    """Name of the flow the step is bound in, None for a bare step."""
-    model: Model
-    """The model this chain is for. Above `Band.FALLBACK` it is the first one."""
-    models: tuple[Model, ...]
-    """Every model the step may use, in order."""
-    policies: tuple[Any, ...]
-    """Every policy that acts on the step, outermost first."""
-    clock: Clock
-    random: Random
-    declared: str
-    """Where the policy was declared: `step:triage`, `flow:support`, `runtime`, `plugin:llmflow-redact`, `default`."""
+    @property
+    def step(self) -> str:
+        """Name of the step, or of the task."""
+        ...
+
+    @property
+    def flow(self) -> str | None:
+        """Name of the flow the step is bound in, None for a bare step."""
+        ...
+
+    @property
+    def model(self) -> Model:
+        """The model this chain is for. Above `Band.FALLBACK` it is the first one."""
+        ...
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Every model the step may use, in order."""
+        ...
+
+    @property
+    def policies(self) -> tuple[Any, ...]:
+        """Every policy that acts on the step, outermost first."""
+        ...
+
+    @property
+    def declared(self) -> str:
+        """Where the policy was declared: `step:triage`, `flow:support`, `runtime`, `plugin:llmflow-redact`, `default`."""
+        ...
 
     @property
     def runtime(self) -> object:
         """The runtime the step is bound to."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Where time comes from; a policy asks no other."""
+        ...
+
+    @property
+    def random(self) -> Random:
+        """Where chance comes from; a policy asks no other."""
+        ...
 
     def emit(self, event: object, /) -> None:
         """Tell every listener what happened; costs nothing when nobody listens."""
+        ...
 
     def listens(self, kind: type, /) -> bool:
         """Whether anybody listens to this class of event, so that it need not be built."""
+        ...
 
     def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
         """Return the one object of this runtime under `key`, made by `make` at the first call.
 
         State that several steps share, such as a limiter's window, lives here and never in a policy's options.
         """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ class Declared:
     @property
     def kind(self) -> type[Any]:
         """The policy's class, also when it is switched off."""
-        return self.policy.policy if isinstance(self.policy, Off) else type(self.policy)
+        given: object = self.policy
+        return given.policy if isinstance(given, Off) else type(given)
 
     @property
     def band(self) -> Band:

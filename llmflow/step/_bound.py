@@ -130,7 +130,8 @@ class BoundStep:
         return fold(calls, parse, self._sites(model))  # type: ignore[no-any-return]
 
     def _params(self, model: Model) -> Params:
-        return {"max_tokens": DEFAULT_MAX_TOKENS, **self.runtime.default_params(model), **self.step.params}
+        defaults: Params = self.runtime.default_params(model)
+        return {"max_tokens": DEFAULT_MAX_TOKENS, **defaults, **self.step.params}
 
     def _sites(self, model: Model) -> Callable[[Declared], BoundSite]:
         return lambda layer: self._site(layer, model)

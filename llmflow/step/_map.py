@@ -225,18 +225,18 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         return Outcome(index=index, key=key, value=result.value, cost_usd=result.cost_usd)
 
 
-async def _numbered(items: Any, name: str) -> AsyncGenerator[tuple[int, Any], None]:
+async def _numbered(items: Iterable[Any] | AsyncIterable[Any], name: str) -> AsyncGenerator[tuple[int, Any], None]:
     """Yield items with their position, from whatever kind of iterable they are in."""
     index = 0
     if isinstance(items, AsyncIterable):
-        async for item in cast("AsyncIterable[Any]", items):
+        async for item in items:
             yield index, item
             index += 1
         return
     if not isinstance(items, Iterable) or isinstance(items, str | bytes):
         msg = f"map of {name!r} is given {type(items).__name__}, expected a list, an iterator or an async iterator of items"
         raise TypeError(msg)
-    for item in cast("Iterable[Any]", items):
+    for item in items:
         yield index, item
         index += 1
         if index % 64 == 0:  # a long list whose calls never suspend must not keep the loop to itself

@@ -95,7 +95,8 @@ def _what_else(function: object) -> str | None:
     if isinstance(function, functools.partial):
         return "a functools.partial; decorate the function and fix arguments with `.partial(name=value)`"
     if isinstance(function, staticmethod | classmethod):
-        return f"a {type(function).__name__}; put @{type(function).__name__} outside, above this decorator"
+        kind = "staticmethod" if isinstance(function, staticmethod) else "classmethod"
+        return f"a {kind}; put @{kind} outside, above this decorator"
     if isinstance(function, type):
         return f"the class {function.__name__!r}"
     if not inspect.isfunction(function):

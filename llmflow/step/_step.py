@@ -122,14 +122,14 @@ class Step(Unit[P, T]):
         return inputs, text
 
     def _example_inputs(self, given: object) -> dict[str, object]:
-        names = self.signature.names
+        names, alone = self.signature.names, (given,)
         if isinstance(given, Mapping):
             named = cast("Mapping[str, object]", given)
             if set(named) <= set(names):
                 return self.inputs((), dict(named))
         if isinstance(given, tuple) and len(names) != 1:
             return self.inputs(cast("tuple[object, ...]", given), {})
-        return self.inputs((given,), {})
+        return self.inputs(alone, {})
 
     def _render_examples(self) -> tuple[Message, ...]:
         """Build the few-shot turns once, at the first call: a prompt written in the body needs the body to run."""

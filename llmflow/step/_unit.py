@@ -306,11 +306,10 @@ class Unit(Generic[P, T]):
         return f"<{type(self).__name__} {self.name!r}>"
 
 
-def _kind(policy: Any) -> type[Any]:
+def _kind(policy: object) -> type[Any]:
     from llmflow.policy import Off  # noqa: PLC0415  # only needed here at run time
 
-    kind: type[Any] = policy.policy if isinstance(policy, Off) else type(policy)
-    return kind
+    return policy.policy if isinstance(policy, Off) else type(policy)
 
 
 async def _watched(runtime: Any, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
