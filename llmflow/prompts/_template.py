@@ -55,7 +55,7 @@ class Template:
             self._compile()
 
     def _compile(self) -> None:
-        from jinja2 import TemplateSyntaxError, meta  # noqa: PLC0415  # only who has a template pays for jinja2
+        from jinja2 import TemplateSyntaxError, meta, nodes  # noqa: PLC0415  # only who has a template pays for jinja2
 
         environment = _environment()
         try:
@@ -66,7 +66,12 @@ class Template:
             problem = DefinitionError(msg)
             problem.add_note("Braces meant literally stand in {% raw %} ... {% endraw %}.")
             raise problem from error
-        self.names = frozenset(meta.find_undeclared_variables(tree))
+        if any(True for _ in meta.find_referenced_templates(tree)):
+            msg = f"step {self._step!r}: its {self._where} refers to another template, but a prompt stands alone"
+            raise DefinitionError(msg)
+        # Jinja does not count its own functions, but a parameter may have the name of one.
+        read = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
+        self.names = frozenset(meta.find_undeclared_variables(tree) | read.intersection(environment.globals))
 
     def check(self, parameters: Iterable[str], *, used: Collection[str] = (), stacklevel: int = 2) -> tuple[str, ...]:
         """Compare the template with the parameters of its step; call it at decoration.

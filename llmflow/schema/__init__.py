@@ -1,6 +1,7 @@
 """What a step may return: the validated output schema, the repair of answers that nearly fit, and type hints."""
 
+from llmflow.schema._annotations import display, unwrap
 from llmflow.schema._hints import local_namespace, resolve_hints
 from llmflow.schema._output import OutputSchema
 
-__all__ = ["OutputSchema", "local_namespace", "resolve_hints"]
+__all__ = ["OutputSchema", "display", "local_namespace", "resolve_hints", "unwrap"]

@@ -14,10 +14,11 @@ __all__ = ["fingerprint"]
 _NAMED = frozenset({"properties", "$defs", "patternProperties", "dependentSchemas"})
 """Keywords whose keys are the author's names, `title` among them perhaps."""
 _DATA = frozenset({"default", "const", "enum", "examples", "required"})
+_DECIMAL = "^(?!^[-+.]*$)"
 
 
 def fingerprint(schema: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the schema, its keys sorted and the titles that pydantic makes up left out."""
+    """Return the SHA-256 of the schema, its keys sorted and left out what only some pydantic versions write."""
     canonical = json.dumps(_normal(schema), sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -30,11 +31,18 @@ def _normal(node: object) -> object:
     return {
         key: value if key in _DATA else _named(value) if key in _NAMED else _normal(value)
         for key, value in cast("dict[str, object]", node).items()
-        if key != "title"
+        if not _is_noise(key, value)
     }
 
 
+def _is_noise(key: str, value: object) -> bool:
+    """Tell what differs between versions: made-up titles, open or closed objects, the pattern of a Decimal."""
+    return (
+        key == "title"
+        or (key == "additionalProperties" and isinstance(value, bool))
+        or (key == "pattern" and isinstance(value, str) and value.startswith(_DECIMAL))
+    )
+
+
 def _named(schemas: object) -> object:
-    if not isinstance(schemas, dict):
-        return schemas
     return {name: _normal(schema) for name, schema in cast("dict[str, object]", schemas).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -49,8 +50,19 @@ def local_namespace(function: Callable[..., Any]) -> dict[str, Any]:
         frame = frame.f_back
     for scope in reversed(scopes):
         names.update(scope.f_locals)
-    if inspect.isfunction(function):
-        names.update(inspect.getclosurevars(function).nonlocals)
+    names.update(_closure(function))
+    return names
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the variables that the body shares with the functions around it."""
+    if not inspect.isfunction(function):
+        return {}
+    names: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        # A cell stays empty until its variable is assigned, as that of a function defined further down.
+        with contextlib.suppress(ValueError):
+            names[name] = cell.cell_contents
     return names
 
 
@@ -68,7 +80,5 @@ def _name(function: Callable[..., Any]) -> str:
 def _culprit(function: Callable[..., Any], name: str | None) -> str:
     """Say which annotation mentions `name`."""
     annotations: dict[str, object] = getattr(function, "__annotations__", {})
-    for parameter, annotation in annotations.items():
-        if name is not None and name in str(annotation):
-            return "the return annotation" if parameter == "return" else f"the annotation of {parameter!r}"
-    return "an annotation"
+    parameter = next((key for key, annotation in annotations.items() if str(name) in str(annotation)), None)
+    return "the return annotation" if parameter in {"return", None} else f"the annotation of {parameter!r}"

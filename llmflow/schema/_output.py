@@ -12,7 +12,7 @@ from llmflow.errors import DefinitionError, InvalidOutput
 from llmflow.schema._annotations import display, identifier, is_choice, refuse, unwrap
 from llmflow.schema._build import adapter_of, definition_errors, model_of, validator_of, wrapper_of
 from llmflow.schema._fingerprint import fingerprint
-from llmflow.schema._problems import invalid_output, is_about, problems_of
+from llmflow.schema._problems import invalid_output, is_about, is_encodable, problems_of
 from llmflow.schema._repair import repair_json
 
 if TYPE_CHECKING:
@@ -221,6 +221,10 @@ class _TextSchema(_WrappedSchema):
     is_text = True
 
     def parse(self, text: str, *, context: object = None) -> Any:
+        if not (text.isascii() or is_encodable(text)):
+            problem = "a lone surrogate, which UTF-8 cannot carry"
+            msg = f"the answer holds {problem}"
+            raise InvalidOutput(msg, text=text, problems=(problem,))
         try:
             return self._bare.validate_python(text, context=context)
         except ValidationError as error:

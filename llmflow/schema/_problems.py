@@ -9,7 +9,7 @@ from llmflow.errors import InvalidOutput
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, ValidationError
 
-__all__ = ["invalid_output", "is_about", "problems_of"]
+__all__ = ["invalid_output", "is_about", "is_encodable", "problems_of"]
 
 _MOST_PROBLEMS = 20
 _MOST_COUNTED = 10_000
@@ -39,6 +39,15 @@ def is_about(error: ValidationError, field: str) -> bool:
     return error.error_count() <= _MOST_COUNTED and any(
         detail["loc"][:1] == (field,) and detail["type"] != "missing" for detail in error.errors(include_url=False)
     )
+
+
+def is_encodable(text: str) -> bool:
+    """Tell whether logs, files and sockets can carry `text`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _line(detail: ErrorDetails) -> str:

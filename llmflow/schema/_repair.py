@@ -64,7 +64,7 @@ def repair_json(text: str, *, object_expected: bool) -> str | None:
 def _found(text: str, starts: re.Pattern[str]) -> str | None:
     if _is_json(text):
         return text
-    if text.startswith(("{\\", "[\\", "[{\\")):
+    if text.startswith(("{\\", "[\\", "[{\\")) and _decoded_string(f'"{text}"') is not None:
         return f'"{text}"'
     for block in islice(_fenced_blocks(text), _MOST_BLOCKS):
         if _is_json(block):
