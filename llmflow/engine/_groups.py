@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, Protocol, TypeAlias
 
-from llmflow.backend import running_loop
+from llmflow.backend import running_loop  # pyright: ignore[reportPrivateUsage]  # exported there under this name
 from llmflow.step import raise_first
 
 __all__ = ["Group", "Work", "open_group"]
@@ -175,6 +175,6 @@ class _TrioGroup:
                 self._nursery.cancel_scope.cancel()
 
 
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
+def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
+    first: BaseException = group.exceptions[0]
     return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first

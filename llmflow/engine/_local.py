@@ -68,7 +68,19 @@ class _Plan:
 class _Run:
     """One run: the values so far, and which nodes wait for how many others."""
 
-    __slots__ = ("_around", "_calling", "_called", "_frames", "_group", "_plan", "_reads", "_ready", "_stopped", "_values", "_waits")
+    __slots__ = (
+        "_around",
+        "_calling",
+        "_called",
+        "_frames",
+        "_group",
+        "_plan",
+        "_reads",
+        "_ready",
+        "_stopped",
+        "_values",
+        "_waits",
+    )
 
     def __init__(self, plan: _Plan, inputs: Mapping[str, object], around: Frame) -> None:
         self._plan = plan

@@ -26,7 +26,7 @@ class Layout:
 
     nodes: int
     inputs: tuple[str, ...]
-    constants: list[object] = field(default_factory=list)
+    constants: list[object] = field(default_factory=list[object])
 
     @classmethod
     def of(cls, graph: Graph) -> Layout:
@@ -91,9 +91,9 @@ def _is_mutable(value: object) -> bool:
 
 def _fresh(value: Any) -> Any:
     """Return a copy of what is built of plain containers; everything else in it stays the same object."""
-    kind = type(value)
+    kind: type[Any] = type(value)
     if kind is list or kind is tuple:
-        return kind(map(_fresh, value))
+        return kind(map(_fresh, value))  # type: ignore[no-any-return]
     if kind is dict:
         return {key: _fresh(one) for key, one in value.items()}
     return set(value) if kind is set else value

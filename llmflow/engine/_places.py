@@ -32,7 +32,9 @@ class Places:
             return known
         parent = None if relative.parent is None else self.of(relative.parent)
         place = self._known[relative] = len(self.scopes)
-        self.scopes.append(Scope(relative.flow, relative.policies, self._around if parent is None else self.scopes[parent]))
+        self.scopes.append(
+            Scope(relative.flow, relative.policies, self._around if parent is None else self.scopes[parent])
+        )
         self.parents.append(parent)
         self.limits.append(None if parent is None else _limit(relative))
         return place
@@ -49,7 +51,9 @@ class Places:
 
 def _limit(scope: Scope) -> float | None:
     """Return the tightest deadline a flow declares; read by its band, as any plugin's could be one."""
-    declared: Sequence[object] = [one for one in scope.policies if not isinstance(one, Off) and one.band == Band.DEADLINE]
+    declared: Sequence[object] = [
+        one for one in scope.policies if not isinstance(one, Off) and one.band == Band.DEADLINE
+    ]
     return min((float(found) for one in declared if (found := getattr(one, "seconds", None)) is not None), default=None)
 
 

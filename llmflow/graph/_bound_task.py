@@ -12,6 +12,7 @@ from llmflow.errors import DeadlineExceeded, PluginCallError, ProviderTimeout, S
 from llmflow.messages import Answer, Ask, Attempt, CallScope, Reply, Request, Result
 from llmflow.models import Model
 from llmflow.policy import Band, Declared, fold
+from llmflow.records import quick
 from llmflow.step import BoundSite
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Body", "FoldedTask", "PlainTask", "TaskReply", "TaskRequest", "task_model"]
 
+_quick_result = quick(Result)
+
 Body: TypeAlias = Callable[..., Awaitable[Any]]
 
 
@@ -27,7 +30,7 @@ Body: TypeAlias = Callable[..., Awaitable[Any]]
 class TaskRequest(Request):
     """What the request layers of a task see: no messages, but the arguments."""
 
-    inputs: Mapping[str, object] = field(default_factory=dict)
+    inputs: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ class PlainTask:
         except Exception as exc:
             exc.add_note(_raised_in(self._name))
             raise
-        return _result(value, (), self._monotonic() - started, around.run.id, self._name)
+        latency = self._monotonic() - started
+        return _quick_result(value=value, latency_s=latency, run_id=around.run.id, step=self._name)
 
 
 class FoldedTask:
@@ -154,7 +158,9 @@ class FoldedTask:
                 raise
             finally:
                 latency = monotonic() - started
-                call.attempts.append(Attempt(model=model, number=number, outcome=outcome, latency_s=latency, error=error))
+                call.attempts.append(
+                    Attempt(model=model, number=number, outcome=outcome, latency_s=latency, error=error)
+                )
 
         return record
 
@@ -189,7 +195,13 @@ class FoldedTask:
             if failure is exc:
                 raise
             raise failure from exc
-        return _result(answer.value, tuple(call.attempts), self._clock.monotonic() - started, run_id, self._name)
+        return Result(
+            value=answer.value,
+            attempts=tuple(call.attempts),
+            latency_s=self._clock.monotonic() - started,
+            run_id=run_id,
+            step=self._name,
+        )
 
     def _overdue(self, error: StepError) -> StepError:
         """Return what to raise: a try that was cut because the call's time was up is the deadline's failure."""
@@ -208,43 +220,3 @@ class FoldedTask:
 
 def _raised_in(name: str) -> str:
     return f"raised in task {name!r}"
-
-
-# -- records -----------------------------------------------------------------------------------------------------------
-
-_SETTERS: tuple[Callable[[object, object], None], ...] = tuple(
-    Result.__dict__[name].__set__
-    for name in (
-        "value",
-        "attempts",
-        "latency_s",
-        "run_id",
-        "step",
-        "usage",
-        "cost_usd",
-        "cached",
-        "repaired",
-        "model",
-        "prompt_version",
-        "calls",
-    )
-)
-
-
-def _result(value: object, attempts: tuple[Attempt, ...], latency_s: float, run_id: str, step: str) -> Result[Any]:
-    """Return a `Result`, made without the `__init__` of a frozen dataclass, which costs as much as the call (1.5 µs)."""
-    made: Result[Any] = object.__new__(Result)
-    (value_, attempts_, latency_, run_id_, step_, usage, cost, cached, repaired, model, version, calls) = _SETTERS
-    value_(made, value)
-    attempts_(made, attempts)
-    latency_(made, latency_s)
-    run_id_(made, run_id)
-    step_(made, step)
-    usage(made, None)
-    cost(made, None)
-    cached(made, False)
-    repaired(made, False)
-    model(made, None)
-    version(made, None)
-    calls(made, ())
-    return made

@@ -21,7 +21,7 @@ __all__ = ["Task", "TaskDecorator", "task"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_FOR_ANSWERS = (Band.FALLBACK, Band.CACHE, Band.REPAIR)
+_FOR_ANSWERS = {Band.FALLBACK.rank, Band.CACHE.rank, Band.REPAIR.rank}
 
 
 class Task(Unit[P, T]):
@@ -38,9 +38,14 @@ class Task(Unit[P, T]):
     kind: ClassVar[str] = "task"
 
     def __init__(
-        self, function: Callable[..., Any], *, policies: tuple[Any, ...] = (), journal: bool = True, name: str | None = None
+        self,
+        function: Callable[..., Any],
+        *,
+        policies: tuple[Any, ...] = (),
+        journal: bool = True,
+        name: str | None = None,
     ) -> None:
-        name = name or getattr(function, "__name__", type(function).__name__)
+        name = name or str(getattr(function, "__name__", type(function).__name__))
         signature = read_signature(function, kind="task", name=name)
         super().__init__(function, signature, name=name, policies=policies)
         self.journal = journal
@@ -77,8 +82,8 @@ def _check_task_policies(policies: tuple[Any, ...], name: str) -> None:
         if isinstance(policy, Off):
             continue
         kind, band = type(policy).__name__, policy.band
-        if band.rank in {one.rank for one in _FOR_ANSWERS} or band == Band.BUDGET:
-            msg = f"task {name!r} has {kind}, which acts on a model's answers and prices; put it on a step or on the flow"
+        if band.rank in _FOR_ANSWERS or band == Band.BUDGET:
+            msg = f"task {name!r} has {kind}, which acts on what a model answers or costs; put it on a step or a flow"
             raise DefinitionError(msg)
         if band.rank == Band.RETRY.rank and getattr(policy, "on", policy) is None:
             msg = (
@@ -126,7 +131,7 @@ def task(*args: Any, journal: bool = True, name: str | None = None) -> Any:
         DefinitionError: When the function or a policy is not fit for a task.
     """
     if len(args) == 1 and callable(args[0]) and not hasattr(args[0], "band"):
-        return Task(args[0], journal=journal, name=name)
+        return Task[..., Any](args[0], journal=journal, name=name)
 
     def decorate(function: Callable[..., Any]) -> Task[..., Any]:
         return Task(function, policies=args, journal=journal, name=name)

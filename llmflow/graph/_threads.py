@@ -70,34 +70,37 @@ def in_thread(function: Callable[..., Any], abandoned: AbandonedThreads) -> Call
 class _ThreadCall:
     """One call in a thread; who comes second, the thread's end or the one who gives up, does the book-keeping."""
 
-    __slots__ = ("_abandoned", "_function", "_inputs", "_lock", "_state")
+    __slots__ = ("_abandoned", "_function", "_given_up", "_inputs", "_lock", "_running")
 
     def __init__(self, function: Callable[..., Any], inputs: dict[str, object], abandoned: AbandonedThreads) -> None:
         self._function = function
         self._inputs = inputs
         self._abandoned = abandoned
         self._lock = threading.Lock()
-        self._state = "waiting"
+        self._running = False
+        self._given_up = False
 
     def run(self) -> Any:
         """Do the work; called in the thread."""
         with self._lock:
-            if self._state == "given up":  # before a thread was free: there is nobody to do it for
+            if self._given_up:  # before a thread was free: there is nobody to do it for
                 return None
-            self._state = "running"
+            self._running = True
         try:
             return self._function(**self._inputs)
         finally:
-            with self._lock:
-                left_alone = self._state == "given up"
-                self._state = "done"
-            if left_alone:
-                self._abandoned.finished()
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._running = False
+            left_alone = self._given_up
+        if left_alone:
+            self._abandoned.finished()
 
     def give_up(self) -> None:
         """Take note that nobody waits any more; called on the event loop."""
         with self._lock:
-            if self._state == "running":
+            self._given_up = True
+            if self._running:
                 self._abandoned.started()
-            if self._state != "done":
-                self._state = "given up"
