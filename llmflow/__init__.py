@@ -45,6 +45,7 @@ from llmflow.errors import (
     StepError,
     Truncated,
 )
+from llmflow.graph import Flow, Task, build, flow, gather, or_else, switch, task, when
 from llmflow.hookspecs import hookimpl
 from llmflow.messages import (
     Answer,
@@ -68,10 +69,8 @@ from llmflow.prompts import UnusedParameterWarning, prompt
 from llmflow.step import Call, Step, step
 
 if TYPE_CHECKING:
-    from llmflow.graph import Flow, Task, build, flow, gather, or_else, switch, task, when
     from llmflow.observers import Stats, configure_logging
-    from llmflow.runtime import Runtime
-    from llmflow.runtime._plan import Plan, plan
+    from llmflow.runtime import Plan, Runtime, plan
 
 __version__ = "0.1.0"
 
@@ -152,12 +151,11 @@ __all__ = [
 ]
 
 _LAZY = {
-    **dict.fromkeys(("Flow", "Task", "build", "flow", "gather", "or_else", "switch", "task", "when"), "llmflow.graph"),
-    "Plan": "llmflow.runtime._plan",
+    "Plan": "llmflow.runtime",
     "Runtime": "llmflow.runtime",
     "Stats": "llmflow.observers",
     "configure_logging": "llmflow.observers",
-    "plan": "llmflow.runtime._plan",
+    "plan": "llmflow.runtime",
 }
 
 

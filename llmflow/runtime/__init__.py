@@ -2,13 +2,18 @@
 
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import Config, Setting, read_config
+from llmflow.runtime._plan import Layer, Plan, PlannedNode, plan
 from llmflow.runtime._runtime import Runtime, default_runtime
 
 __all__ = [
     "Config",
+    "Layer",
+    "Plan",
+    "PlannedNode",
     "Runtime",
     "Setting",
     "SystemClock",
     "default_runtime",
+    "plan",
     "read_config",
 ]
