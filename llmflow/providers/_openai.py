@@ -13,7 +13,7 @@ from llmflow.errors import DefinitionError
 from llmflow.providers._errors import Source, unavailable
 from llmflow.providers._loops import PerLoop
 from llmflow.providers._openai_body import param_names, wire_messages
-from llmflow.providers._openai_reply import decode_json, read_completion
+from llmflow.providers._openai_reply import decode_object, read_completion
 from llmflow.providers._params import ParamNames
 from llmflow.providers._structured import structured
 
@@ -112,12 +112,10 @@ class OpenAIRoute:
 
     def _read(self, content: bytes, headers: Mapping[str, str]) -> Reply:
         try:
-            data = decode_json(content)
+            data = decode_object(content)
         except ValueError as exc:
             content_type = headers.get("content-type", "no content type")
-            raise unavailable(self._source, f"200 with {content_type!r} is not JSON", status=200) from exc
-        if not isinstance(data, dict):
-            raise unavailable(self._source, "200 with JSON that is no object", status=200)
+            raise unavailable(self._source, f"200 with {content_type!r} is no JSON object", status=200) from exc
         if data.get("error") and not data.get("choices"):
             self._raise_error_in_200(data["error"])
         reask = None if self._structured is None else functools.partial(self._reask, data)

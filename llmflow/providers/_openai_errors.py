@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmflow.errors import AuthenticationFailed, ContentFiltered, StepError, Truncated
+from llmflow.errors import AuthenticationFailed, BadRequest, ContentFiltered, StepError, Truncated
 from llmflow.providers._decoding import ReplyTooLarge
 from llmflow.providers._errors import (
     Facts,
@@ -110,9 +110,19 @@ def _from_filter(exc: Exception, source: Source, now: float) -> StepError:
     return ContentFiltered(f"{source.model}: the provider withheld the answer")
 
 
+def _from_misuse(exc: Exception, source: Source, now: float) -> StepError:
+    """Judge the SDK's complaint about how a client of the user's own is set up; the same call fails again."""
+    del now
+    text = clean_text(str(exc), source.secrets)
+    return BadRequest(f"{source.model}: {text}", provider=source.provider, model=source.model)
+
+
 TRANSLATORS: dict[str, Translator] = {
     "OpenAIError": _from_credentials,  # raised bare only for missing or contradictory credentials
     "SubjectTokenProviderError": _from_credentials,
+    "MutuallyExclusiveAuthError": _from_credentials,
+    "APIRemovedInV1": _from_misuse,
+    "_AmbiguousModuleClientUsageError": _from_misuse,
     "APIError": _from_stream_event,
     "APIConnectionError": connection_failed,
     "APITimeoutError": _from_timeout,
@@ -129,6 +139,7 @@ TRANSLATORS: dict[str, Translator] = {
     "InternalServerError": from_status_error,
     "LengthFinishReasonError": _from_length,
     "ContentFilterFinishReasonError": _from_filter,
+    "StreamAlreadyConsumed": _from_broken_stream,
     "WebSocketConnectionClosedError": _from_broken_stream,
     "WebSocketQueueFullError": _from_broken_stream,
 }

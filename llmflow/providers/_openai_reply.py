@@ -14,7 +14,7 @@ from llmflow.providers._usage import field_of, usage_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["decode_json", "read_completion", "read_usage"]
+__all__ = ["decode_json", "decode_object", "read_completion", "read_usage"]
 
 _REASONS: dict[object, FinishReason] = {"length": "length", "content_filter": "content_filter", "refusal": "refusal"}
 
@@ -34,6 +34,19 @@ def decode_json(content: bytes) -> Any:
         except RecursionError as exc:
             msg = "nested too deeply"
             raise ValueError(msg) from exc
+
+
+def decode_object(content: bytes) -> dict[str, Any]:
+    """Decode a body that must be an object.
+
+    Raises:
+        ValueError: When it is anything else.
+    """
+    data = decode_json(content)
+    if not isinstance(data, dict):
+        msg = f"expected an object, got {type(data).__name__}"
+        raise ValueError(msg)  # noqa: TRY004 - for the caller it is one more way of being malformed
+    return data
 
 
 def read_completion(

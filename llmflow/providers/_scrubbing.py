@@ -32,15 +32,16 @@ def _scrub_one(exc: BaseException, secrets: tuple[str, ...]) -> None:
         if (value := getattr(exc, name, None)) is not None:
             _set(exc, name, _scrub_value(value, secrets))
     response = _get(exc, "response")
-    for request in (_get(exc, "request"), _get(response, "request")):
-        _scrub_headers(_get(request, "headers"))
+    for holder in (_get(exc, "request"), _get(response, "request"), response):
+        _scrub_headers(_get(holder, "headers"), secrets)
     _scrub_content(response, secrets)
 
 
-def _scrub_headers(headers: Any) -> None:
-    for name in _SECRET_HEADERS:
-        if headers is not None and name in headers:
-            headers[name] = "**********"
+def _scrub_headers(headers: Any, secrets: tuple[str, ...]) -> None:
+    for name, value in () if headers is None else tuple(headers.items()):
+        hidden = "**********" if name.lower() in _SECRET_HEADERS else scrub(value, secrets)
+        if hidden != value:
+            headers[name] = hidden
 
 
 def _scrub_content(response: Any, secrets: tuple[str, ...]) -> None:

@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
             self._current = None
 
     async def _read_request(self) -> RecordedRequest:
+        await self._require_http()
         head = await self._read_until(b"\r\n\r\n")
         start, *lines = head.decode("latin-1").split("\r\n")
         method, path, _ = start.split(" ", 2)
@@ -167,6 +168,14 @@ class Connection(asyncio.Protocol):
         return RecordedRequest(
             method=method, path=path, headers=headers, body=body, received=time.monotonic(), connection=self._number
         )
+
+    async def _require_http(self) -> None:
+        """Hang up on a client that speaks something else, such as TLS; else both would wait for each other."""
+        while not self._buffer:
+            await self._more()
+        if not self._buffer[:1].isalpha():
+            self.transport.abort()
+            await self.lost.wait()
 
     async def _read_body(self, headers: dict[str, str]) -> bytes:
         if "chunked" not in headers.get("transfer-encoding", ""):
