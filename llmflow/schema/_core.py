@@ -92,10 +92,9 @@ class _Copier:
         return part
 
     def _node(self, node: Node, config: Mapping[str, Any]) -> Node:
-        if node["type"] in {"model", "dataclass"}:
-            config = node.get("config") or {}
-        else:
-            config = node.get("config") or config
+        # A model or dataclass does not inherit the config of what it stands in.
+        inherited = {} if node["type"] in {"model", "dataclass"} else config
+        config = node.get("config") or inherited
         key = (id(node), config.get("allow_inf_nan"), config.get("extra_fields_behavior"))
         if key not in self._seen:
             self._seen[key] = self._copied(node, config)

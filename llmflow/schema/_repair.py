@@ -150,7 +150,7 @@ def _mended_value(text: str, starts: re.Pattern[str]) -> str | None:
 
 def _mend(match: re.Match[str]) -> str:
     """Escape control characters inside a string; drop a trailing comma; write an exotic blank as a space."""
-    token = match.group()
-    if token.startswith('"'):
-        return _CONTROL.sub(lambda control: f"\\u{ord(control.group()):04x}", token)
-    return "" if token == "," else " "
+    found = match.group()
+    if found.startswith('"'):
+        return _CONTROL.sub(lambda control: f"\\u{ord(control.group()):04x}", found)
+    return "" if found == "," else " "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import inspect
@@ -132,7 +132,7 @@ SUPPORTED = [
     (int, 3),
     (float, 2.5),
     (decimal.Decimal, decimal.Decimal("0.10")),
-    (datetime.date, datetime.date(2026, 1, 2)),
+    (dt.date, dt.date(2026, 1, 2)),
     (uuid.UUID, uuid.UUID(int=7)),
     (RootModel[list[int]], RootModel[list[int]]([1])),
     (Annotated[Invoice, AfterValidator(lambda invoice: invoice)], Invoice(total=1)),
