@@ -20,6 +20,9 @@ __all__ = ["On", "Retry", "check_on", "matches"]
 On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 """Which failures: an exception class, several, or a function that says so."""
 
+_DOUBLINGS = 64
+"""More than any wait needs; without a limit the power of two overflows at attempt 1,025."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retry(Options):
@@ -82,8 +85,8 @@ class Retry(Options):
     def _wait(self, error: Exception, attempt: int, random: Random) -> float | None:
         """Return the seconds to wait, None when the provider asks for more than anybody would."""
         asked: float | None = getattr(error, "retry_after", None)
-        if asked is None:
-            return random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** (attempt - 1)))
+        if asked is None or not 0.0 <= asked < float("inf"):  # a model that is a function may say anything
+            return random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** min(attempt - 1, _DOUBLINGS)))
         if asked > self.retry_after_max:  # type: ignore[operator]  # seconds, since __post_init__
             return None
         # A floor, with enough spread that callers who were told the same do not all come back in the same instant.

@@ -162,7 +162,7 @@ class BoundStep:
             _say_where(exc, f"raised in the body of step {step.name!r}")
             raise
         if type(built) is not Prompt:
-            return self._without_asking(built, around)
+            return self._without_asking(built, call, around)
         ask = new_ask(
             messages=step.messages(built, inputs),
             model=self.model,
@@ -206,9 +206,13 @@ class BoundStep:
             self._tell(call, latency, None, result)
         return result
 
-    def _without_asking(self, value: object, around: Frame) -> Result[Any]:
+    def _without_asking(self, value: object, call: CallScope, around: Frame) -> Result[Any]:
         """Take a value that the body returned instead of a prompt, checked like an answer."""
-        checked = self.output.validate_value(value)
+        try:
+            checked = self.output.validate_value(value)
+        except InvalidOutput as error:
+            annotate(error, call.step, call.run_id, ())
+            raise
         result: Result[Any] = Result(value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name)
         around.run.add(result)
         return result
@@ -274,7 +278,7 @@ def _parser(
         except InvalidOutput as error:
             error.reply = reply
             raise
-        return new_answer(value=value, text=text, reply=reply, model=ask.model, repaired=repaired or ask.call.reasks > 0)
+        return new_answer(value=value, text=text, reply=reply, model=ask.model, repaired=repaired or bool(ask.turns))
 
     return parse
 
@@ -343,17 +347,18 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         try:
             reply = await send(request)
         except BaseException as exc:
-            keep(call, number, clock.monotonic() - started, exc)
+            keep(request, number, clock.monotonic() - started, exc)
             raise
-        keep(call, number, clock.monotonic() - started, None, reply.usage)
+        keep(request, number, clock.monotonic() - started, None, reply.usage)
         return reply
 
-    def keep(call: CallScope, number: int, latency: float, exc: BaseException | None, usage: Usage | None = None) -> None:
+    def keep(request: Request, number: int, latency: float, exc: BaseException | None, usage: Usage | None = None) -> None:
+        call = request.call
         error = exc if isinstance(exc, StepError) else None
         attempt = new_attempt(
             model=model.name,
             number=number,
-            outcome="ok" if exc is None else _outcome(exc),
+            outcome="ok" if exc is None else _outcome(exc, overdue=clock.monotonic() >= request.deadline),
             latency_s=latency,
             usage=usage,
             cost_usd=cost(usage, price),
@@ -367,10 +372,13 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
     return record
 
 
-def _outcome(exc: BaseException) -> str:
+def _outcome(exc: BaseException, *, overdue: bool) -> str:
     if isinstance(exc, StepError):
         return "cut" if isinstance(exc, ProviderTimeout) and exc.cut else exc.kind
-    return "cancelled" if isinstance(exc, cancelled_class()) else type(exc).__name__
+    if isinstance(exc, cancelled_class()):
+        # The deadline of the flow around may ring in the same instant as the one kept here; it is a cut all the same.
+        return "cut" if overdue else "cancelled"
+    return type(exc).__name__
 
 
 def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
