@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 from llmflow.backend import running_loop  # pyright: ignore[reportPrivateUsage]  # exported there under this name
 from llmflow.step import raise_first
@@ -68,9 +68,11 @@ class _Failures:
         self._on_stop()
         return True
 
-    def everything(self) -> list[BaseException]:
-        """Return all failures, first one first."""
-        return [] if self.first is None else [self.first, *self.later]
+    def note_on(self, cancelled: BaseException) -> BaseException:
+        """Return a cancellation that goes before the failures, which it names."""
+        for error in () if self.first is None else (self.first, *self.later):
+            cancelled.add_note(f"failed as well: {type(error).__name__}: {error}")
+        return cancelled
 
     def raise_any(self) -> None:
         """Raise the first failure, if there is one."""
@@ -111,12 +113,9 @@ class _AsyncioGroup:
                 # to clean up.
                 cancelled = cancelled or exc
                 self._stop()
-        if cancelled is None:
-            self._failures.raise_any()
-            return
-        for error in self._failures.everything():
-            cancelled.add_note(f"while it was cancelled: {type(error).__name__}: {error}")
-        raise cancelled
+        if cancelled is not None:
+            raise self._failures.note_on(cancelled)
+        self._failures.raise_any()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -159,9 +158,13 @@ class _TrioGroup:
         try:
             async with self._trio.open_nursery() as self._nursery:
                 self.start()
-        except BaseExceptionGroup as group:
-            # Only cancellations get here: one for each task, and they all say the same.
-            raise _first_leaf(group) from None
+            if self._failures.first is not None:
+                await self._trio.lowlevel.checkpoint_if_cancelled()
+        except (self._trio.Cancelled, BaseExceptionGroup) as group:
+            # One cancellation for each task, and they all say the same; trio may have added a KeyboardInterrupt.
+            leaves = _leaves(group)
+            leaving = next((one for one in leaves if not isinstance(one, self._trio.Cancelled)), leaves[0])
+            raise self._failures.note_on(leaving) from None
         self._failures.raise_any()
 
     async def _guarded(self) -> None:
@@ -175,6 +178,8 @@ class _TrioGroup:
                 self._nursery.cancel_scope.cancel()
 
 
-def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
-    first: BaseException = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    inside = cast("BaseExceptionGroup[BaseException]", error).exceptions
+    return [leaf for one in inside for leaf in _leaves(one)]

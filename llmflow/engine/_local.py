@@ -137,8 +137,10 @@ class _Run:
                     values[index] = (await invoke({name: get(values) for name, get in arguments}, around)).value
                 else:
                     values[index] = await perform(values, around)
-            except Exception as exc:
-                exc.add_note(where)
+            except BaseException as exc:
+                self._stop()  # at once: helpers that are on their way come before the group hears of this
+                if isinstance(exc, Exception):
+                    exc.add_note(where)
                 raise
             if self._stopped:
                 return

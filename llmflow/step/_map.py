@@ -160,8 +160,10 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._group.cancel_scope.cancel()
         try:
-            await self._group.__aexit__(None, None, None)
-            await self._source.aclose()
+            try:
+                await self._group.__aexit__(None, None, None)
+            finally:
+                await self._source.aclose()
         finally:
             self._send.close()
             self._receive.close()

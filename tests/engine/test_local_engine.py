@@ -1,0 +1,452 @@
+"""What a run of a graph does when nothing goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from .engine_graphs import NEVER, Builder, around, run_graph, task_count
+
+from llmflow.context import Frame, Scope, frame
+from llmflow.engine import LocalEngine
+from llmflow.errors import DeadlineExceeded, StepError
+from llmflow.graph._ir import DEFAULT, Constant, Input, Ref, Structure
+from llmflow.graph._task import task
+from llmflow.policies import Deadline
+from llmflow.runtime import Runtime
+
+pytestmark = pytest.mark.anyio
+
+
+@task
+async def increment(value: int) -> int:
+    await checkpoint()
+    return value + 1
+
+
+@task
+async def total(values: list[int]) -> int:
+    return sum(values)
+
+
+@task
+async def same(value: Any) -> Any:
+    return value
+
+
+@task
+async def fail(value: Any = None) -> Any:
+    raise ZeroDivisionError(value)
+
+
+@task
+async def where() -> tuple[int, Frame | None]:
+    return anyio.get_current_task().id, frame.get()
+
+
+async def test_value_of_a_chain(runtime: Runtime) -> None:
+    """Each node gets the value of the one before."""
+    flow = Builder("start")
+    value: Any = Input("start")
+    for _ in range(200):
+        value = flow.call(increment, value=value)
+
+    assert 205 == await run_graph(flow.graph(value), runtime, start=5)
+
+
+async def test_flow_without_nodes(runtime: Runtime) -> None:
+    """A flow that only hands its input on works too."""
+    assert (1, "x") == await run_graph(Builder("a").graph(Structure(tuple, (Input("a"), Constant("x")))), runtime, a=1)
+
+
+async def test_chain_runs_in_the_callers_task(runtime: Runtime) -> None:
+    """No task is started where there is nothing to do in parallel."""
+    flow = Builder()
+    first = flow.call(where)
+    graph = flow.graph(Structure(list, (first, flow.call(same, value=first))))
+    (inside, _), _ = await run_graph(graph, runtime)
+
+    assert anyio.get_current_task().id == inside
+
+
+@pytest.mark.parametrize("width", [2, 3, 100, 257])
+async def test_everything_that_is_ready_runs_at_once(runtime: Runtime, width: int) -> None:
+    """Nodes that wait for each other all get started."""
+    inside = 0
+    everybody = anyio.Event()
+
+    @task
+    async def meet(number: int) -> int:
+        nonlocal inside
+        inside += 1
+        if inside == width:
+            everybody.set()
+        await everybody.wait()
+        return number
+
+    flow = Builder()
+    parts = tuple(flow.call(meet, number=number) for number in range(width))
+    graph = flow.graph(flow.call(total, values=Structure(list, parts)))
+    with anyio.fail_after(10):
+        assert sum(range(width)) == await run_graph(graph, runtime)
+
+
+async def test_a_waiting_node_does_not_hold_up_what_others_make_ready(runtime: Runtime) -> None:
+    """A branch goes on while its sibling waits, and may be what the sibling waits for."""
+    reached = anyio.Event()
+
+    @task
+    async def wait() -> int:
+        await reached.wait()
+        return 1
+
+    @task
+    async def reach(value: int) -> int:
+        reached.set()
+        return value
+
+    flow = Builder()
+    waiting = flow.call(wait)
+    value = flow.call(increment, value=0)
+    left, right = flow.call(increment, value=value), flow.call(increment, value=value)
+    last = flow.call(reach, value=flow.call(total, values=Structure(list, (left, right))))
+    with anyio.fail_after(10):
+        assert [1, 4] == await run_graph(flow.graph(Structure(list, (waiting, last))), runtime)
+
+
+async def test_nodes_that_never_wait_let_others_have_the_loop(runtime: Runtime) -> None:
+    """A long chain of nodes without an await inside gives way now and then."""
+    flow = Builder()
+    value: Any = Constant(0)
+    for _ in range(500):
+        value = flow.call(same, value=value)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(tick)
+        await LocalEngine().prepare(flow.graph(value), runtime, None)({}, around())
+        group.cancel_scope.cancel()
+
+    assert ticks >= 5
+
+
+@dataclass
+class Point:
+    x: int
+    y: Any
+
+
+async def test_paths_and_structures(runtime: Runtime) -> None:
+    """Fields, items and literals are taken apart and put together as the body says."""
+    flow = Builder("given")
+    point = flow.build(Point, x=Input("given", (("item", "x"),)), y=Structure(dict, (Constant(2), Input("given")), ("two", "all")))
+    inner = Ref(point.node, (("attr", "y"), ("item", "two")))
+    graph = flow.graph(Structure(tuple, (Ref(point.node, (("attr", "x"),)), flow.call(increment, value=inner))))
+
+    assert (1, 3) == await run_graph(graph, runtime, given={"x": 1})
+
+
+async def test_written_down_lists_are_new_in_every_run(runtime: Runtime) -> None:
+    """What a task does to a list literal of the body is not seen by another run."""
+
+    @task
+    async def grow(values: Any) -> Any:
+        values[0]["seen"].append(1)
+        return values
+
+    flow = Builder()
+    graph = flow.graph(flow.call(grow, values=Constant(({"seen": [0]}, {1}, "text"))))
+    await run_graph(graph, runtime)
+
+    assert ({"seen": [0, 1]}, {1}, "text") == await run_graph(graph, runtime)
+
+
+@pytest.mark.parametrize(("condition", "expected"), [(True, 2), ([], 11), ("text", 2), (0, 11)])
+async def test_when_runs_one_branch(runtime: Runtime, condition: object, expected: int) -> None:
+    """The truth of the condition chooses, and the other branch does not start."""
+    flow = Builder("condition")
+    ten = flow.call(same, value=10)
+    branches = {True: flow.branch(increment, value=1), False: flow.branch(increment, value=ten)}
+    graph = flow.graph(flow.add(flow.node("when", "when", condition=Input("condition"), branches=branches)))
+
+    assert expected == await run_graph(graph, runtime, condition=condition)
+
+
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("a", 1), (Color.RED, 2), (Color.BLUE, 100), ("b", 100), (None, 100)])
+async def test_switch_takes_the_branch_of_the_value(runtime: Runtime, value: object, expected: int) -> None:
+    """Equal keys choose, enum members included; anything else takes the default."""
+    flow = Builder("value")
+    branches = {
+        "a": flow.branch(increment, value=0),
+        Color.RED: flow.branch(increment, value=1),
+        DEFAULT: flow.branch(increment, value=99),
+    }
+    graph = flow.graph(flow.add(flow.node("switch", "switch", condition=Input("value"), branches=branches)))
+
+    assert expected == await run_graph(graph, runtime, value=value)
+
+
+async def test_switch_without_a_fitting_branch(runtime: Runtime) -> None:
+    """A value outside of its type, with no default, is named together with the cases there are."""
+    flow = Builder("value")
+    branches = {"a": flow.branch(increment, value=0)}
+    graph = flow.graph(flow.add(flow.node("switch", "switch", condition=Input("value"), branches=branches)))
+    with pytest.raises(LookupError, match=r"'b'.*none of 'a'"):
+        await run_graph(graph, runtime, value="b")
+
+
+async def test_or_else_takes_the_other_branch(runtime: Runtime) -> None:
+    """A failure of one of the named kinds is answered by the other call, or by a value."""
+    flow = Builder()
+    options = {"errors": (StepError, ArithmeticError)}
+    other = {"call": flow.branch(fail), "otherwise": flow.branch(increment, value=1)}
+    call = flow.add(flow.node("or_else", "or_else", branches=other, **options))
+    value = flow.add(flow.node("or_else", "or_else#2", branches={"call": flow.branch(fail)}, items=call, **options))
+    kept = flow.add(flow.node("or_else", "or_else#3", branches={"call": flow.branch(same, value=7)}, items=value, **options))
+
+    assert [2, 2, 7] == await run_graph(flow.graph(Structure(list, (call, value, kept))), runtime)
+
+
+async def test_or_else_lets_other_failures_through(runtime: Runtime) -> None:
+    """A failure of another kind leaves the flow."""
+    flow = Builder()
+    node = flow.node("or_else", "or_else", branches={"call": flow.branch(fail)}, items=Constant(1), errors=(StepError,))
+    with pytest.raises(ZeroDivisionError):
+        await run_graph(flow.graph(flow.add(node)), runtime)
+
+
+async def test_failure_of_the_other_branch_does_not_name_the_first(runtime: Runtime) -> None:
+    """What the second branch raises is not said to have happened while the first was handled."""
+
+    @task
+    async def worse() -> int:
+        raise KeyError
+
+    flow = Builder()
+    branches = {"call": flow.branch(fail), "otherwise": flow.branch(worse)}
+    node = flow.node("or_else", "or_else", branches=branches, errors=(ArithmeticError,))
+    with pytest.raises(KeyError) as caught:
+        await run_graph(flow.graph(flow.add(node)), runtime)
+
+    assert caught.value.__context__ is None
+
+
+async def test_map_over_values_of_the_run(runtime: Runtime) -> None:
+    """A map reads its items, and its fixed arguments, when it runs."""
+
+    @task
+    async def scale(value: int, factor: int) -> int:
+        await checkpoint()
+        return value * factor
+
+    flow = Builder("items")
+    call = scale.partial(factor=0).map(())
+    graph = flow.graph(flow.map(call, Input("items"), factor=flow.call(increment, value=9)))
+
+    assert [10, 20, 30] == await run_graph(graph, runtime, items=[1, 2, 3])
+    assert [40] == await run_graph(graph, runtime, items=[4])
+
+
+async def test_map_collects(runtime: Runtime) -> None:
+    """With on_error="collect" a failure is an outcome."""
+
+    @task
+    async def halve(value: int) -> int:
+        return 10 // value
+
+    flow = Builder()
+    outcomes = await run_graph(flow.graph(flow.map(halve.map((), on_error="collect"), Constant([0, 5]))), runtime)
+
+    assert [False, True] == [one.ok for one in outcomes]
+    assert 2 == outcomes[1].unwrap()
+
+
+async def test_frame_of_a_node(runtime: Runtime) -> None:
+    """Calls inside a node see the run, the deadline, and the node's scope inside that of the flow."""
+    outer = Scope("outer", (), None)
+    flow = Builder()
+    inner = Scope("inner", (), flow.scope)
+    parts = (flow.call(where), flow.call(where, scope=inner), flow.call(where, scope=inner))
+    given = around(123.0)
+    before = frame.get()
+    run = LocalEngine().prepare(flow.graph(Structure(list, parts)), runtime, outer)
+    frames: list[Frame] = [one for _, one in await run({}, given)]
+
+    assert [["flow", "outer"], ["inner", "flow", "outer"], ["inner", "flow", "outer"]] == [
+        [scope.flow for scope in one.scope.path()] for one in frames if one.scope
+    ]
+    assert {(given.run, 123.0)} == {(one.run, one.deadline) for one in frames}
+    assert frames[1] is frames[2]
+    assert before is frame.get()
+
+
+async def test_inlined_flow_keeps_its_deadline(runtime: Runtime) -> None:
+    """A flow that was inlined has no call of its own, and ends in time all the same."""
+
+    @task
+    async def sleep() -> None:
+        await anyio.sleep(10)
+
+    flow = Builder()
+    inner = Scope("inner", (Deadline(0.05),), flow.scope)
+    deepest = Scope("deepest", (Deadline.off,), inner)
+    graph = flow.graph(flow.call(sleep, scope=deepest))
+    with anyio.fail_after(5), pytest.raises(DeadlineExceeded, match="flow 'inner'") as caught:
+        await run_graph(graph, runtime)
+
+    assert "inner" == caught.value.step
+
+
+async def test_inlined_flow_tells_its_calls_the_deadline(runtime: Runtime) -> None:
+    """The point is the same for every node in it, and never later than the flow's around it."""
+    flow = Builder()
+    inner = Scope("inner", (Deadline(1000),), flow.scope)
+    graph = flow.graph(Structure(list, (flow.call(where, scope=inner), flow.call(where, scope=inner), flow.call(where))))
+    run = LocalEngine().prepare(graph, runtime, None)
+    one, two, outside = [found for _, found in await run({}, around())]
+
+    assert one.deadline == two.deadline < NEVER == outside.deadline
+    soon = runtime.clock.monotonic() + 5
+    assert {soon} == {found.deadline for _, found in await run({}, around(soon))}
+
+
+class Big:
+    """Something whose end can be seen."""
+
+
+@pytest.mark.parametrize("width", [1, 2])
+async def test_values_nobody_needs_are_released(runtime: Runtime, width: int) -> None:
+    """A value lives as long as a node still wants it, and no longer."""
+    alive: list[weakref.ref[Big]] = []
+
+    @task
+    async def make(after: Any = None) -> Big:
+        made = Big()
+        alive.append(weakref.ref(made))
+        return made
+
+    @task
+    async def use(big: Big) -> int:
+        return 1
+
+    @task
+    async def count(after: Any) -> int:
+        gc.collect()
+        return sum(one() is not None for one in alive)
+
+    flow = Builder()
+    flow.call(make)  # nobody uses it
+    big = flow.call(make, after=flow.call(same, value=1) if width == 1 else Structure(list, ()))
+    used = [flow.call(use, big=big) for _ in range(width)]
+    kept = flow.call(make, after=used[0])
+    counted = flow.call(count, after=Structure(list, (kept, *used)))
+    count_left, result = await run_graph(flow.graph(Structure(list, (counted, kept))), runtime)
+
+    assert 1 == count_left
+    assert isinstance(result, Big)
+
+
+async def test_one_preparation_serves_many_runs(runtime: Runtime) -> None:
+    """Runs at the same time do not see each other."""
+    flow = Builder("start")
+    left, right = flow.call(increment, value=Input("start")), flow.call(increment, value=Input("start"))
+    run = LocalEngine().prepare(flow.graph(flow.call(total, values=Structure(list, (left, right)))), runtime, None)
+    found: dict[int, int] = {}
+
+    async def one(start: int) -> None:
+        found[start] = await run({"start": start}, around())
+
+    async with anyio.create_task_group() as group:
+        for start in range(50):
+            group.start_soon(one, start)
+
+    assert {start: 2 * start + 2 for start in range(50)} == found
+
+
+def test_one_preparation_serves_many_loops(runtime: Runtime) -> None:
+    """Threads with loops of their own, of either kind, share what was prepared."""
+    flow = Builder("start")
+    left, right = flow.call(increment, value=Input("start")), flow.call(increment, value=Input("start"))
+    run = LocalEngine().prepare(flow.graph(flow.call(total, values=Structure(list, (left, right)))), runtime, None)
+    found: dict[int, int] = {}
+
+    async def many(start: int) -> None:
+        for _ in range(100):
+            found[start] = await run({"start": start}, around())
+
+    threads = [threading.Thread(target=anyio.run, args=(many, n), kwargs={"backend": ("asyncio", "trio")[n % 2]}) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert {start: 2 * start + 2 for start in range(6)} == found
+
+
+def test_task_factory_of_the_loop_is_used(runtime: Runtime) -> None:
+    """Tools that trace tasks see the engine's, too."""
+    made: list[str] = []
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(coroutine.__qualname__)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def main() -> int:
+        asyncio.get_running_loop().set_task_factory(factory)
+        flow = Builder()
+        parts = tuple(flow.call(increment, value=one) for one in range(3))
+        return await run_graph(flow.graph(flow.call(total, values=Structure(list, parts))), runtime)  # type: ignore[no-any-return]
+
+    assert 6 == asyncio.run(main())
+    assert made
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
+def test_eager_tasks(runtime: Runtime) -> None:
+    """A loop that starts tasks at once runs wide graphs without deep recursion."""
+
+    async def main() -> int:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        flow = Builder()
+        parts = tuple(flow.call(increment if one % 2 else same, value=one) for one in range(3000))
+        result = await run_graph(flow.graph(flow.call(total, values=Structure(list, parts))), runtime)
+        return int(result)
+
+    assert sum(range(3000)) + 1500 == asyncio.run(main())
+
+
+async def test_forks_of_nodes_that_never_wait_cost_few_tasks(runtime: Runtime) -> None:
+    """Nodes that end at once are run by whoever is awake."""
+    most = 0
+
+    @task
+    async def look(value: int) -> int:
+        nonlocal most
+        most = max(most, task_count())
+        return value
+
+    flow = Builder()
+    parts = tuple(flow.call(look, value=one) for one in range(60))
+    before = task_count()
+    await run_graph(flow.graph(flow.call(total, values=Structure(list, parts))), runtime)
+
+    assert most - before <= 3
