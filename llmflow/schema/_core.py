@@ -93,7 +93,7 @@ class _Copier:
 
     def _node(self, node: Node, config: Mapping[str, Any]) -> Node:
         # A model or dataclass does not inherit the config of what it stands in.
-        inherited = {} if node["type"] in {"model", "dataclass"} else config
+        inherited: Mapping[str, Any] = {} if node["type"] in {"model", "dataclass"} else config
         config = node.get("config") or inherited
         key = (id(node), config.get("allow_inf_nan"), config.get("extra_fields_behavior"))
         if key not in self._seen:
