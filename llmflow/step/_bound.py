@@ -155,8 +155,8 @@ class BoundStep:
         started = clock.monotonic()
         call = CallScope(step=step.name, run_id=run.id, call_id=new_id())
         try:
-            built = step.function(**inputs)
-            if step.signature.is_async:
+            built = step.body(**inputs)
+            if step.is_async:
                 built = await built
         except Exception as exc:
             _say_where(exc, f"raised in the body of step {step.name!r}")

@@ -68,16 +68,19 @@ class Step(Unit[P, T]):
         self.params = _check_params(params, name)
         self.checks = _check_checks(checks, name)
         self.system = system
-        self._template = self._read_template(function.__doc__)
+        self.body = _ask_docstring if _is_empty(function) and function.__doc__ else function
+        self.is_async = inspect.iscoroutinefunction(self.body)
+        self._template = self._read_template(function)
         self._system = Template(system, step=name, where="system text") if system is not None else None
         self._check_templates()
         self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
         self._shots: tuple[Message, ...] | None = None if self._examples else ()
         self.version = version
 
-    def _read_template(self, docstring: str | None) -> Template | None:
-        """Compile the docstring when the body is made to use it, so that its mistakes show at decoration."""
-        if docstring is None or not docstring.strip():
+    def _read_template(self, function: Callable[..., Any]) -> Template | None:
+        """Compile the docstring if the body uses it, so that its mistakes show at decoration; else it is documentation."""
+        docstring = function.__doc__
+        if docstring is None or not docstring.strip() or not _uses_docstring(function):
             return None
         return Template(docstring, step=self.name)
 
@@ -86,10 +89,7 @@ class Step(Unit[P, T]):
         in_system = self._system.names if self._system is not None else frozenset[str]()
         used = names_used_by(self.function) | in_system
         if self._template is not None:
-            if _uses_docstring(self.function):
-                self._template.check(parameters, used=used, stacklevel=_CALLER)
-            else:  # the docstring documents the function; the prompt is built in the body
-                self._template = None
+            self._template.check(parameters, used=used, stacklevel=_CALLER)
         if self._system is not None:
             self._system.check(parameters, used=parameters)
 
@@ -202,8 +202,7 @@ class Step(Unit[P, T]):
 
 def _uses_docstring(function: Callable[..., Any]) -> bool:
     """Whether the body says `prompt()` without a text of its own, or is empty."""
-    code = function.__code__
-    if code.co_code == _documented.__code__.co_code or code.co_code == _dotted.__code__.co_code:
+    if _is_empty(function):
         return True
     try:
         source = inspect.getsource(function)
@@ -228,13 +227,22 @@ def _name_of(node: Any) -> str | None:
     return getattr(node, "id", None) or getattr(node, "attr", None)
 
 
+def _is_empty(function: Callable[..., Any]) -> bool:
+    """Whether the body is a docstring and nothing else, or `...`."""
+    return function.__code__.co_code in (_documented.__code__.co_code, _documented_async.__code__.co_code)
+
+
 def _documented() -> None:
-    """Is what a body looks like that has only a docstring."""
+    """Is what a body looks like that has only a docstring; an ellipsis leaves no code."""
 
 
-def _dotted() -> None:
-    """Is what a body looks like that has a docstring and an ellipsis."""
-    ...  # noqa: PIE790  # the point of this function
+async def _documented_async() -> None:
+    """Is the same for `async def`."""
+
+
+def _ask_docstring(**inputs: object) -> object:  # noqa: ARG001  # the template has them
+    """Stand in for an empty body."""
+    return Prompt()
 
 
 def _finish(coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
