@@ -14,7 +14,6 @@ import time
 from collections import deque
 from asyncio import _get_running_loop as running_loop  # pyright: ignore[reportPrivateUsage]  # the public one raises
 from typing import TYPE_CHECKING, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,12 +122,13 @@ class Alarms:
     As each ends after all those before it, they need no heap: a queue per event loop with one timer for its head.
     """
 
-    __slots__ = ("_last", "_queues", "_seconds")
+    __slots__ = ("_last", "_lock", "_queues", "_seconds")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._queues: WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = WeakKeyDictionary()
+        self._queues: dict[asyncio.AbstractEventLoop, _Queue] = {}
         self._last: _Queue | None = None
+        self._lock = threading.Lock()
 
     def start(self) -> Alarm:
         """Return a context like `alarm(seconds)`."""
@@ -141,16 +141,19 @@ class Alarms:
         return _QueuedAlarm(queue)
 
     def _queue_of(self, loop: asyncio.AbstractEventLoop) -> _Queue:
-        queue = self._queues.get(loop)
-        if queue is None:
-            queue = self._queues[loop] = _Queue(loop, self._seconds)
-        return queue
+        with self._lock:
+            queue = self._queues.get(loop)
+            if queue is None:
+                # A queue refers to its loop, so a weak dictionary would keep both; those of closed loops are dropped here.
+                self._queues = {one: kept for one, kept in self._queues.items() if not one.is_closed()}
+                queue = self._queues[loop] = _Queue(loop, self._seconds)
+            return queue
 
 
 class _Queue:
     """The alarms of one length on one loop, the earliest first; those that are over are dropped from the front."""
 
-    __slots__ = ("__weakref__", "alarms", "loop", "seconds", "timer")
+    __slots__ = ("alarms", "loop", "seconds", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.loop = loop
@@ -240,13 +243,17 @@ class Wakeup:
         self._notify: Callable[[], object] | None = None
         self._set = False
 
-    def set(self) -> None:
-        """Wake the waiter, now or when it comes; from any thread."""
+    def set(self) -> bool:
+        """Wake the waiter, now or when it comes; from any thread. False when the waiter's loop is gone."""
         with self._lock:
             self._set = True
             notify = self._notify
         if notify is not None:
-            notify()
+            try:
+                notify()
+            except RuntimeError:  # what asyncio and trio (`RunFinishedError`) raise for a loop that has ended
+                return False
+        return True
 
     async def wait(self) -> None:
         """Return once `set` was called."""

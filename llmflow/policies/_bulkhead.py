@@ -43,9 +43,10 @@ class Bulkhead(Options):
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
         """Return `proceed` behind the bulkhead of its connection."""
         clock = site.clock
-        key = ("bulkhead", self.name or site.declared, site.model.connection)
-        places = site.shared(key, lambda: Places(self.limit, self.queue))
-        places.check_same(self.limit, self.queue, self.name or site.declared)
+        # Without a name, one that is declared anew with other options (`with_`, a notebook) is another one.
+        name = self.name or (site.declared, self.limit, self.queue)
+        places = site.shared(("bulkhead", name, site.model.connection), lambda: Places(self.limit, self.queue))
+        places.check_same(self.limit, self.queue, self.name)
 
         async def bulkhead(request: Request) -> Reply:
             if not places.take_nowait():
@@ -70,7 +71,7 @@ class Places:
         self._waiting: deque[Wakeup] = deque()
         self._lock = threading.Lock()
 
-    def check_same(self, limit: int, queue: int | None, name: str) -> None:
+    def check_same(self, limit: int, queue: int | None, name: str | None) -> None:
         """Refuse two bulkheads of one name that differ."""
         if (limit, queue) != (self.limit, self.queue):
             from llmflow.errors import DefinitionError  # noqa: PLC0415  # the rare path
@@ -129,12 +130,14 @@ class Places:
 
     def give_back(self) -> None:
         """Hand the place to who has waited longest, or keep it free."""
-        with self._lock:
-            if not self._waiting:
-                self._free += 1
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._free += 1
+                    return
+                turn = self._waiting.popleft()
+            if turn.set():
                 return
-            turn = self._waiting.popleft()
-        turn.set()
 
     @property
     def statistics(self) -> dict[str, int]:

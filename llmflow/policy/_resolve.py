@@ -83,7 +83,19 @@ def resolve(levels: Sequence[Sequence[Declared]], defaults: Sequence[Declared] =
         decided.update(_decided_by(level))
     declared = {one.kind for level in levels for one in level}
     chosen.extend(one for one in defaults if one.kind not in declared)
-    return tuple(sorted(chosen, key=lambda one: (one.band, one.plugin)))
+    return tuple(sorted(_each_once(chosen), key=lambda one: (one.band, one.plugin)))
+
+
+def _each_once(chosen: Iterable[Declared]) -> Iterator[Declared]:
+    """Leave out a limit that is met again: a request must not take two places of one bulkhead, or pay one pot twice."""
+    met: list[tuple[object, Any]] = []
+    for one in chosen:
+        if _stacking(one.kind) == "all":
+            pot = (getattr(one.policy, "name", None) or one.source, one.policy)
+            if pot in met:
+                continue
+            met.append(pot)
+        yield one
 
 
 def _decided_by(level: Sequence[Declared]) -> Iterator[type[Any]]:
