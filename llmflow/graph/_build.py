@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmflow.context import tracer
 from llmflow.errors import DefinitionError
 from llmflow.graph._drive import drive
-from llmflow.graph._source import check_source
+from llmflow.graph._check import check_source
 from llmflow.graph._trace import Trace, unused_inputs
 from llmflow.prompts import UnusedParameterWarning
 
@@ -53,7 +53,7 @@ class Blueprint:
         around = tracer.get()
         parent = around if isinstance(around, Trace) else None
         self._check_cycle(parent)
-        check_source(self.function, self.name, self.signature.names)
+        check_source(self.function, self.name, self.signature.names, self.origin)
         module = self.function.__module__
         trace = Trace(self, module=module, driver=drive.__code__, parent=parent)
         hints = {name: self.signature.hints.get(name, Any) for name in self.signature.names}

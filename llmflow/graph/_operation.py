@@ -99,7 +99,7 @@ class Operation(Deferred[T_co]):
         return self._coroutine
 
     def __del__(self) -> None:
-        if not self._used:
+        if not getattr(self, "_used", True):  # one that was refused while it was made has nothing yet
             super().__del__()
             discard(self._taken)
 
