@@ -254,7 +254,7 @@ class Unit(Generic[P, T]):
 
     # -- adjusting -----------------------------------------------------------------------------------------------------
 
-    def partial(self, **fixed: object) -> Unit[..., T]:
+    def partial(self, /, **fixed: object) -> Unit[..., T]:
         """Return a copy with some arguments fixed.
 
         Type checkers cannot take parameters away by name, so to them the copy accepts any arguments.
