@@ -183,7 +183,7 @@ class Step(Unit[P, T]):
         if version is not None:
             self.version = version
 
-    def partial(self, **fixed: object) -> Step[..., T]:
+    def partial(self, /, **fixed: object) -> Step[..., T]:
         """Return a copy with some arguments fixed."""
         return cast("Step[..., T]", super().partial(**fixed))
 
