@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-import functools
-import ipaddress
-import os
 
-from llmflow.errors import DefinitionError
-from llmflow.providers._errors import Source, unavailable
-from llmflow.providers._loops import PerLoop
+from llmflow.providers._keys import check_address, find_key
 from llmflow.providers._openai_body import param_names, wire_messages
-from llmflow.providers._openai_reply import decode_object, read_completion
+from llmflow.providers._openai_errors import translate
+from llmflow.providers._openai_reply import read_completion
 from llmflow.providers._params import ParamNames
+from llmflow.providers._route import Api, Connections, Route, plain_options
 from llmflow.providers._structured import structured
+from llmflow.providers._wire import Sdk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
-    from llmflow.messages import OutputFormat, Reply, Request
+    from llmflow.messages import OutputFormat, Request
     from llmflow.models import Model
     from llmflow.ports import Send
-    from llmflow.providers._openai_wire import Wire
+    from llmflow.providers._loops import PerLoop
     from llmflow.providers._structured import Structured
+    from llmflow.providers._wire import Wire
 
-__all__ = ["OpenAIProvider"]
+__all__ = ["API", "BodyBuilder", "OpenAIProvider", "openai_route"]
 
 _OFFICIAL = "https://api.openai.com/v1"
 _KEY_VARIABLE = "OPENAI_API_KEY"
@@ -41,142 +40,71 @@ class OpenAIProvider:
 
     def __init__(self, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self._wires: dict[tuple[str | None, str], PerLoop[Wire]] = {}
+        self._connections = Connections()
 
     def connect(self, model: Model, output: OutputFormat, /) -> Send:
         """Return the function that sends the requests of one step to one model."""
         if model.client is not None:
-            from llmflow.providers._instructor import connect_client
+            from llmflow.providers._clients import connect_client
 
             return connect_client(model, output, self._wall_clock)
-        return OpenAIRoute(model, output, functools.partial(self._wire, model), self._wall_clock).send
+        check_address(model)
+        address = model.base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
+
+        def wires() -> tuple[PerLoop[Wire], str]:
+            key = find_key(model, _KEY_VARIABLE)
+            return self._connections.to(API.sdk, model.base_url, key), key
+
+        return openai_route(model, output, address, wires, self._wall_clock).send
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        for wires in tuple(self._wires.values()):
-            await wires.aclose()
-
-    def _wire(self, model: Model) -> tuple[PerLoop[Wire], str]:
-        """Return the connections for this model's address and key, shared by all steps, and the key."""
-        from llmflow.providers._openai_wire import open_wire
-
-        key = api_key(model)
-        address = (model.base_url, key)
-        if address not in self._wires:
-            wires = PerLoop(lambda: open_wire(*address), lambda wire: wire.aclose())
-            self._wires.setdefault(address, wires)
-        return self._wires[address], key
+        await self._connections.aclose()
 
 
-class OpenAIRoute:
-    """One step's way to one model: what is constant in its requests is built once."""
+def openai_route(
+    model: Model,
+    output: OutputFormat,
+    address: str,
+    wires: Callable[[], tuple[PerLoop[Wire], str]],
+    wall_clock: Callable[[], float],
+    *,
+    dialect: str = "openai",
+    mode: str | None = None,
+) -> Route:
+    """Return the route for one step and model; `dialect` and `mode` are those of an instructor client, if any."""
+    mode = mode or str(model.options.get("mode", "tools"))
+    form = None if output.is_text else structured(output, dialect, mode)
+    return Route(API, model, BodyBuilder(model, address, form), form, wires, wall_clock)
 
-    def __init__(
-        self,
-        model: Model,
-        output: OutputFormat,
-        wires: Callable[[], tuple[PerLoop[Wire], str]],
-        wall_clock: Callable[[], float],
-    ) -> None:
-        options = dict(model.options)
-        mode = options.pop("mode", "tools")
-        self._structured: Structured | None = None if output.is_text else structured(output, "openai", str(mode))
-        part = {} if self._structured is None else self._structured.part
-        self._constant: Mapping[str, Any] = {"model": model.model, **part, **options}
-        address = model.base_url or os.environ.get("OPENAI_BASE_URL") or _OFFICIAL
+
+class BodyBuilder:
+    """Builds the bodies of one step and model; what is constant in them is built once."""
+
+    def __init__(self, model: Model, address: str, form: Structured | None) -> None:
+        self._form = form
+        self._constant = {"model": model.model, **({} if form is None else form.part), **plain_options(model)}
         self._params = ParamNames(model.name, param_names(model, address))
-        self._model = model
-        self._find_wires = wires
-        self._wires: PerLoop[Wire] | None = None
-        self._source = Source(provider=model.provider, model=model.name)
-        self._wall_clock = wall_clock
 
-    async def send(self, request: Request) -> Reply:
-        """Send one request and return the reply, or raise a `ProviderError`."""
-        wires = self._wires or self._first_wires()
-        body = {
+    def __call__(self, request: Request) -> dict[str, Any]:
+        """Return the body of one request."""
+        return {
             **self._constant,
-            "messages": wire_messages(request.messages, request.turns, self._structured),
+            "messages": wire_messages(request.messages, request.turns, self._form),
             **self._params.translate(request.params),
         }
-        try:
-            content, headers = await wires.get().post(body)
-        except Exception as exc:
-            self._raise_translated(exc)
-        return self._read(content, headers)
-
-    def _first_wires(self) -> PerLoop[Wire]:
-        self._wires, key = self._find_wires()
-        self._source = Source(provider=self._model.provider, model=self._model.name, secrets=(key,))
-        return self._wires
-
-    def _read(self, content: bytes, headers: Mapping[str, str]) -> Reply:
-        try:
-            data = decode_object(content)
-        except ValueError as exc:
-            content_type = headers.get("content-type", "no content type")
-            raise unavailable(self._source, f"200 with {content_type!r} is no JSON object", status=200) from exc
-        if data.get("error") and not data.get("choices"):
-            self._raise_error_in_200(data["error"])
-        reask = None if self._structured is None else functools.partial(self._reask, data)
-        return read_completion(data, headers.get("x-request-id"), reask)
-
-    def _reask(self, data: dict[str, Any], problem: str) -> Sequence[object]:
-        from openai.types.chat import ChatCompletion
-
-        assert self._structured is not None
-        # Not validated: the answer of a service that only resembles OpenAI's would not pass.
-        return self._structured.reask_turns(ChatCompletion.construct(**data), problem)
-
-    def _raise_error_in_200(self, error: object) -> None:
-        import openai
-
-        body = error if isinstance(error, dict) else {"message": str(error)}
-        try:
-            raise openai.APIError(str(body.get("message")), _no_request(), body=body)
-        except openai.APIError as exc:
-            self._raise_translated(exc)
-
-    def _raise_translated(self, exc: Exception) -> None:
-        import openai
-
-        from llmflow.providers._openai_errors import translate
-
-        if not isinstance(exc, openai.OpenAIError):
-            raise exc
-        raise translate(exc, self._source, self._wall_clock()) from exc
 
 
-def api_key(model: Model) -> str:
-    """Return the key for a model; a server on this machine gets a placeholder when there is none.
+def _native(data: dict[str, Any]) -> Any:
+    from openai.types.chat import ChatCompletion
 
-    Raises:
-        DefinitionError: When there is no key.
-    """
-    secret = model.key(_KEY_VARIABLE)
-    if secret is not None:
-        key = secret.reveal().strip()
-        if key.isascii() and key.isprintable() and key:
-            return key
-        msg = f"model {model.name!r}: the API key is empty or contains characters that no key has"
-        raise DefinitionError(msg)
-    if model.base_url is not None and _is_loopback(model.base_url):
-        return "none"
-    msg = f"model {model.name!r} has no API key; set {_KEY_VARIABLE} or pass Model({model.name!r}, api_key=...)"
-    raise DefinitionError(msg)
+    return ChatCompletion.construct(**data)
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _no_request() -> Any:
-    import openai
-
-    from llmflow.providers._http import http_module_of
-
-    return http_module_of(openai.DefaultAsyncHttpxClient).Request("POST", _OFFICIAL)
+API = Api(
+    sdk=Sdk("openai", "AsyncOpenAI", "/chat/completions"),
+    translate=translate,
+    read=read_completion,
+    native=_native,
+    request_id="x-request-id",
+)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import File, Message
+from llmflow.providers._json import encodable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llmflow.models import Model
     from llmflow.providers._structured import Structured
 
-__all__ = ["encodable", "param_names", "wire_messages"]
+__all__ = ["data_url", "param_names", "wire_messages"]
 
 _REASONING = re.compile(r"o\d|gpt-5(?!.*chat)")
 _REASONING_ELSEWHERE = re.compile(r"gpt-oss|\bo\d|gpt-5|deepseek-r|reason|think|qwen3|magistral|grok", re.IGNORECASE)
@@ -48,17 +49,6 @@ def param_names(model: Model, address: str) -> dict[str, str]:
         # They refuse the old name, and sampling parameters too.
         return {"max_tokens": "max_completion_tokens", "seed": "seed"} | reasoning
     return names | sampling
-
-
-def encodable(text: str) -> str:
-    """Return `text` without lone surrogates, which no encoder takes."""
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _is_openai(address: str) -> bool:

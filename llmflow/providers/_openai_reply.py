@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json, to_json
 
 from llmflow.messages import FinishReason, Reply, Usage
-from llmflow.providers._openai_body import encodable
+from llmflow.providers._json import encodable, encode_json
 from llmflow.providers._usage import field_of, usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["decode_json", "decode_object", "read_completion", "read_usage"]
+__all__ = ["read_completion", "read_usage"]
 
 _REASONS: dict[object, FinishReason] = {"length": "length", "content_filter": "content_filter", "refusal": "refusal"}
-
-
-def decode_json(content: bytes) -> Any:
-    """Decode a body.
-
-    Raises:
-        ValueError: When it is not JSON, or JSON that no program should be asked to hold.
-    """
-    try:
-        return from_json(content)
-    except ValueError:
-        # Slower and more patient: takes a byte order mark, and lone surrogates, which are replaced further on.
-        try:
-            return json.loads(content)
-        except RecursionError as exc:
-            msg = "nested too deeply"
-            raise ValueError(msg) from exc
-
-
-def decode_object(content: bytes) -> dict[str, Any]:
-    """Decode a body that must be an object.
-
-    Raises:
-        ValueError: When it is anything else.
-    """
-    data = decode_json(content)
-    if not isinstance(data, dict):
-        msg = f"expected an object, got {type(data).__name__}"
-        raise ValueError(msg)  # noqa: TRY004 - for the caller it is one more way of being malformed
-    return data
 
 
 def read_completion(
@@ -94,7 +62,7 @@ def _text_of(message: dict[str, Any]) -> str | None:
     if isinstance(arguments, str):
         return arguments
     if arguments is not None:  # some services send the object itself
-        return to_json(arguments).decode()
+        return encode_json(arguments)
     content = message.get("content")
     if isinstance(content, list):
         texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]

@@ -1,0 +1,59 @@
+"""Decodes the outer JSON of replies, however odd."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+__all__ = ["decode_json", "decode_object", "encodable", "encode_json"]
+
+
+def decode_json(content: bytes) -> Any:
+    """Decode a body.
+
+    Raises:
+        ValueError: When it is not JSON, or JSON that no program should be asked to hold.
+    """
+    try:
+        return from_json(content)
+    except ValueError:
+        # Slower and more patient: takes a byte order mark, and lone surrogates, which are replaced further on.
+        try:
+            return json.loads(content)
+        except RecursionError as exc:
+            msg = "nested too deeply"
+            raise ValueError(msg) from exc
+
+
+def decode_object(content: bytes) -> dict[str, Any]:
+    """Decode a body that must be an object.
+
+    Raises:
+        ValueError: When it is anything else.
+    """
+    data = decode_json(content)
+    if not isinstance(data, dict):
+        msg = f"expected an object, got {type(data).__name__}"
+        raise ValueError(msg)  # noqa: TRY004 - for the caller it is one more way of being malformed
+    return data
+
+
+def encodable(text: str) -> str:
+    """Return `text` without lone surrogates, which no encoder takes."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def encode_json(value: object) -> str:
+    """Return `value`, which was decoded from JSON, as JSON again."""
+    try:
+        return to_json(value).decode()
+    except ValueError:  # a lone surrogate, which the escapes of the slower encoder carry
+        return json.dumps(value)
