@@ -36,12 +36,15 @@ class Signature:
         return bound.arguments
 
     def without(self, fixed: Mapping[str, object]) -> Signature:
-        """Return the signature that is left when some parameters are fixed; those behind them become keyword-only."""
+        """Return the signature that is left when some parameters are fixed.
+
+        Those behind a gap become keyword-only, as a position would no longer say which is meant.
+        """
         parameters: list[inspect.Parameter] = []
         keyword_only = False
         for name, parameter in self.inspected.parameters.items():
             if name in fixed:
-                keyword_only = True
+                keyword_only = bool(parameters)
                 continue
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) if keyword_only else parameter)
         return _signature(self.inspected.replace(parameters=parameters), self.hints, self.returns, is_async=self.is_async)
