@@ -16,7 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from llmflow.context import context, runtimes
+from llmflow.context import context
+from llmflow.context import runtimes as _runtimes
 from llmflow.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -178,4 +179,4 @@ def _default_runtime() -> Any:
     return default_runtime()
 
 
-runtimes.set_factory(_default_runtime)
+_runtimes.set_factory(_default_runtime)
