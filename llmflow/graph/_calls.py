@@ -9,6 +9,7 @@ import inspect
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from llmflow.graph._drive import EVENT_LOOPS, INSTEAD
 from llmflow.graph._source import UNKNOWN, FunctionNode, Source, find_source
 from llmflow.graph._taint import PLAIN, Env, Level, Taint, element, holder, join
 from llmflow.step import Unit
@@ -125,6 +126,8 @@ class Calls:
     def _enter(self, node: ast.Call, target: Any, arguments: _Arguments) -> Taint:
         """Check another function with what it is given here."""
         function = _function(target)
+        if inspect.iscoroutinefunction(function) and function.__module__.partition(".")[0] in EVENT_LOOPS:
+            raise self._checker.fail(node, f"{function.__module__}.{function.__name__}() needs an event loop, and none runs while the flow is built; {INSTEAD}")
         source = find_source(function)
         if source is None:
             return self._without_source(node, function, arguments)
@@ -138,7 +141,7 @@ class Calls:
 
     def _inner(self, node: ast.Call, source: Source) -> Checker:
         checker = self._checker
-        callers = (*checker.callers, checker.source.location(node))
+        callers = (*checker.callers, (checker.source, node))
         return type(checker)(checker.flow, source, checker.memory, callers)
 
     def _without_source(self, node: ast.Call, function: FunctionType, arguments: _Arguments) -> Taint:

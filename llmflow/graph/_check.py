@@ -51,7 +51,7 @@ class Memory:
 class Checker:
     """Walks through one function in the order in which it runs, keeping track of what its variables may hold."""
 
-    def __init__(self, flow: str, source: Source, memory: Memory, callers: tuple[str, ...]) -> None:
+    def __init__(self, flow: str, source: Source, memory: Memory, callers: tuple[tuple[Source, ast.AST], ...]) -> None:
         self.flow = flow
         self.source = source
         self.memory = memory
@@ -68,8 +68,11 @@ class Checker:
 
     def fail(self, node: ast.AST, message: str) -> DefinitionError:
         """Return the error for a piece of the source."""
-        called = f" (called at {', '.join(self.callers)})" if self.callers else ""
-        return DefinitionError(f"{self.source.location(node)}{called}: flow {self.flow!r}: {message}")
+        lines = [*self.callers, (self.source, node)]
+        own = [source.location(one) for source, one in lines if source.package == lines[0][0].package]
+        others = [source.location(one) for source, one in lines if source.location(one) != own[-1]]
+        through = f" (through {', '.join(others)})" if others else ""
+        return DefinitionError(f"{own[-1]}: flow {self.flow!r}: {message}{through}")
 
     # -- statements ----------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,7 @@ import difflib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_origin
 
-from llmflow.errors import DefinitionError
-from llmflow.graph._operation import Operation
+from llmflow.graph._operation import Operation, mistake
 from llmflow.graph._types import display, fields_of, required_fields
 from pydantic import BaseModel
 
@@ -51,7 +50,7 @@ def build(model: Callable[P, T], *args: P.args, **fields: P.kwargs) -> Coroutine
     """
     if args:
         msg = f"build({display(model)}, ...) takes fields by name, not by position"
-        raise DefinitionError(msg)
+        raise mistake(msg)
     _check_fields(model, fields)
     return _Build(model, fields)
 
@@ -66,11 +65,11 @@ def _check_fields(model: Any, fields: dict[str, Any]) -> None:
             close = difflib.get_close_matches(name, list(known), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(map(repr, known))}"
             msg = f"build({display(model)}, ...): {display(model)} has no field {name!r}{hint}"
-            raise DefinitionError(msg)
+            raise mistake(msg)
     missing = [name for name in required_fields(model) if name not in fields]
     if missing:
         msg = f"build({display(model)}, ...): {display(model)} requires {', '.join(map(repr, missing))}"
-        raise DefinitionError(msg)
+        raise mistake(msg)
 
 
 def _has_names_of_its_own(owner: Any) -> bool:

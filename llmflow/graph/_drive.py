@@ -17,10 +17,10 @@ from llmflow.graph._location import at, suspended_location
 if TYPE_CHECKING:
     from llmflow.graph._trace import Trace
 
-__all__ = ["drive"]
+__all__ = ["EVENT_LOOPS", "INSTEAD", "drive"]
 
-_FOREIGN = ("asyncio", "anyio", "trio", "sniffio")
-_INSTEAD = "run steps side by side with llmflow.gather() or .map(), wait inside a @task, or use @flow(eager=True)"
+EVENT_LOOPS = ("asyncio", "anyio", "trio", "sniffio")
+INSTEAD = "run steps side by side with llmflow.gather() or .map(), wait inside a @task, or use @flow(eager=True)"
 
 
 def drive(function: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str, Any], trace: Trace, module: str) -> object:
@@ -35,9 +35,11 @@ def drive(function: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str
         with _no_loop(trace):
             value = _finish(coroutine, trace, module)
     except DefinitionError as error:
+        _forget_locals(error, trace.error)
         raise trace.error or error from None
     except Exception as error:
         if trace.error is not None:
+            _forget_locals(error, trace.error)
             raise trace.error from error
         raise
     finally:
@@ -54,31 +56,53 @@ def _finish(coroutine: CoroutineType[Any, Any, Any], trace: Trace, module: str) 
         yielded = coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    except DefinitionError:
-        raise
+    except DefinitionError as error:
+        if trace.error is not None:
+            raise
+        raise trace.fail(str(error), location=_own_line(error, module)) from error
     except Exception as error:
-        raise _explain(error, trace) from error
+        raise _explain(error, trace, module) from error
     where = suspended_location(coroutine, module)
     what = "something" if yielded is None else type(yielded).__name__
-    raise trace.fail(f"awaits {what} that is no llmflow call; while the flow is built nothing can be waited for: {_INSTEAD}", location=where)
+    raise trace.fail(f"awaits {what} that is no llmflow call; while the flow is built nothing can be waited for: {INSTEAD}", location=where)
 
 
-def _explain(error: Exception, trace: Trace) -> Exception:
+def _explain(error: Exception, trace: Trace, module: str) -> Exception:
     """Return the error that helps: what needs a running loop or a real value is a mistake, the rest the author's own."""
-    frames = traceback.extract_tb(error.__traceback__)
     modules = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)}
-    where = at(frames[-1].filename, frames[-1].lineno or 0)
-    own = [at(one.filename, one.lineno or 0) for one in frames if one.filename == frames[1].filename] if len(frames) > 1 else [where]
-    if not modules.isdisjoint(_FOREIGN):
-        return trace.fail(f"{type(error).__name__}: {error}; while the flow is built no event loop runs: {_INSTEAD}", location=own[-1])
+    said = f"{type(error).__name__}: {error}"
+    if not modules.isdisjoint(EVENT_LOOPS):
+        return trace.fail(f"{said}; while the flow is built no event loop runs: {INSTEAD}", location=_own_line(error, module))
     if "Placeholder" in str(error):
         return trace.fail(
-            f"{type(error).__name__}: {error}; a value that is only known when the flow runs was given to code that needs it now: "
+            f"{said}; a value that is only known when the flow runs was given to code that needs it now: "
             f"do that in a @task, or use @flow(eager=True)",
-            location=own[-1],
+            location=_own_line(error, module),
         )
     error.add_note(f"raised while flow {trace.flow!r} was being built: its body runs once with placeholders for the values of its steps")
     return error
+
+
+def _own_line(error: Exception, module: str) -> str:
+    """Return the author's line, the innermost of those in the flow's package, at which an error came out."""
+    home = module.partition(".")[0]
+    lines = [
+        at(frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == home
+    ]
+    return lines[-1] if lines else "?"
+
+
+def _forget_locals(*errors: BaseException | None) -> None:
+    """Drop the calls that the body made and did not come to await, while they still know that nothing was to run.
+
+    Kept alive by the traceback, they would warn much later, and far from here, that nobody awaited them.
+    """
+    for error in errors:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__  # noqa: PLW2901  # down the chain
 
 
 class _NoLoop:
@@ -91,7 +115,7 @@ class _NoLoop:
         self._trace = trace
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise self._trace.fail(f"asyncio's event loop is asked for {name!r}, but none runs while the flow is built; {_INSTEAD}")
+        raise self._trace.fail(f"asyncio's event loop is asked for {name!r}, but none runs while the flow is built; {INSTEAD}")
 
 
 @contextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from llmflow.context import tracer
 from llmflow.errors import DefinitionError
 from llmflow.graph._ir import Node, Operand
 from llmflow.graph._operands import to_operand
+from llmflow.graph._placeholder import is_placeholder
 from llmflow.graph._splice import needs
 from llmflow.step import Call, MapCall
 from llmflow.step._call import Deferred
@@ -16,7 +19,7 @@ from llmflow.step._call import Deferred
 if TYPE_CHECKING:
     from llmflow.graph._trace import Trace
 
-__all__ = ["Branch", "Operation", "check_branch", "is_branch"]
+__all__ = ["Branch", "Operation", "check_branches", "discard", "is_branch", "mistake"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -113,28 +116,45 @@ Branch: TypeAlias = "Call[Any] | MapCall[Any, Any, Any] | Operation[Any]"
 def discard(calls: Iterable[object]) -> None:
     """Mark calls that will not run, so that nobody is told they were forgotten."""
     for call in calls:
-        if isinstance(call, Call | MapCall | Operation):
+        if is_branch(call):
             with suppress(RuntimeError):  # it was used before
-                call.discard()
+                call.discard()  # type: ignore[attr-defined]  # it is a branch
 
 
 def is_branch(value: object) -> bool:
     """Whether a value is a call that has not been awaited."""
-    return isinstance(value, Call | MapCall | Operation)
+    return not is_placeholder(value) and isinstance(value, Call | MapCall | Operation)
 
 
-def check_branch(value: Any, what: str) -> Any:
-    """Return a branch, refusing what is no single call.
+def mistake(message: str, *calls: object) -> DefinitionError:
+    """Return the error for an operation that cannot be made; the calls it was given are given up."""
+    discard(calls)
+    active = tracer.get()
+    return active.fail(message) if isinstance(active, Failing) else DefinitionError(message)
+
+
+@runtime_checkable
+class Failing(Protocol):
+    """A trace, which says in whose flow and at which line a mistake was made."""
+
+    def fail(self, message: str) -> DefinitionError:
+        """Return the error and remember it."""
+
+
+def check_branches(given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return branches, refusing what is no single call; the keys say what they are.
 
     Raises:
         DefinitionError: For values, for coroutines that are not llmflow's, and for `gather`.
     """
-    if type(value) is not Call and getattr(value, "kind", None) == "gather" and isinstance(value, Operation):
-        msg = f"{what} is a gather(); make a branch of several calls a flow, and call that"
-        raise DefinitionError(msg)
-    if not is_branch(value):
-        if hasattr(type(value), "close"):  # a plain coroutine would warn that nobody awaited it
-            value.close()
-        msg = f"{what} must be a call that is not awaited, such as `draft(text)`, not {type(value).__name__}"
-        raise DefinitionError(msg)
-    return value
+    for what, value in given.items():
+        if is_branch(value) and getattr(value, "kind", None) == "gather":
+            msg = f"{what} is a gather(); make a branch of several calls a flow, and call that"
+            raise mistake(msg, *given.values())
+        if not is_branch(value):
+            kind = "a value that is already awaited" if is_placeholder(value) else type(value).__name__
+            if type(value) is CoroutineType:  # it would warn that nobody awaited it
+                value.close()
+            msg = f"{what} must be a call that is not awaited, such as `draft(text)`, not {kind}"
+            raise mistake(msg, *given.values())
+    return tuple(given.values())

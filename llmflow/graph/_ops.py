@@ -10,10 +10,10 @@ import anyio
 
 from llmflow.backend import cancelled_class
 from llmflow.context import tracer
-from llmflow.errors import DefinitionError, StepError
+from llmflow.errors import StepError
 from llmflow.graph._ir import DEFAULT, Constant, Node
 from llmflow.graph._operands import to_operand, type_of
-from llmflow.graph._operation import Operation, check_branch, discard, is_branch
+from llmflow.graph._operation import Operation, check_branches, discard, is_branch, mistake
 from llmflow.graph._placeholder import is_placeholder
 from llmflow.graph._types import cases, display, is_open, members, union_of
 from llmflow.step import raise_first
@@ -40,7 +40,7 @@ class _When(Operation[Any]):
     kind = "when"
 
     def __init__(self, condition: object, then_call: Any, else_call: Any) -> None:
-        super().__init__((check_branch(then_call, "the second argument of when()"), check_branch(else_call, "the third argument of when()")))
+        super().__init__(check_branches({"the second argument of when()": then_call, "the third argument of when()": else_call}))
         self._condition = condition
 
     async def perform(self) -> Any:
@@ -82,12 +82,10 @@ class _Switch(Operation[Any]):
     kind = "switch"
 
     def __init__(self, value: object, branches: Mapping[Any, Any], default: Any) -> None:
-        checked = {key: check_branch(call, f"the case {key!r} of switch()") for key, call in branches.items()}
-        if default is not None:
-            checked[DEFAULT] = check_branch(default, "the default of switch()")
-        super().__init__(checked.values())
+        every = dict(branches) if default is None else {**branches, DEFAULT: default}
+        super().__init__(check_branches({f"the case {key!r} of switch()": call for key, call in every.items()}))
         self._value = value
-        self._branches = checked
+        self._branches: dict[Any, Any] = every
 
     async def perform(self) -> Any:
         chosen = self._choose(self._value)
@@ -98,21 +96,18 @@ class _Switch(Operation[Any]):
         """Return the call for a real value; what no case can ever miss is demanded of every value, as in a graph."""
         kind = type(value)
         if isinstance(value, enum.Enum | bool) and (problem := self._problem(kind)) is not None:
-            discard(self._branches.values())
-            raise DefinitionError(problem)
+            raise mistake(problem, *self._taken)
         if value in self._branches:
             return self._branches[value]
         if DEFAULT in self._branches:
             return self._branches[DEFAULT]
-        discard(self._branches.values())
         msg = f"switch on {value!r}, which is none of {', '.join(map(repr, self._branches))}; give it a default="
-        raise DefinitionError(msg)
+        raise mistake(msg, *self._taken)
 
     def node(self, trace: Trace, /) -> Node:
         annotation = type_of(self._value)
         if (problem := self._problem(annotation)) is not None:
-            discard(self._taken)
-            raise trace.fail(problem)
+            raise mistake(problem, *self._taken)
         node = self.make_node(trace, None, condition=self._value, branches=self._branches)
         node.output = union_of([branch.output for branch in node.branches.values()])
         return node
@@ -165,10 +160,9 @@ class _Gather(Operation[tuple[Any, ...]]):
     def __init__(self, calls: tuple[Any, ...]) -> None:
         for position, call in enumerate(calls, 1):
             if is_placeholder(call) or not hasattr(call, "__await__"):
-                discard(calls)
                 what = "the value of an awaited call" if is_placeholder(call) else type(call).__name__
                 msg = f"argument {position} of gather() is {what}; give it calls that are not awaited, such as `triage(text)`"
-                raise DefinitionError(msg)
+                raise mistake(msg, *calls)
         super().__init__(calls)
 
     def __await__(self) -> Generator[Any, Any, tuple[Any, ...]]:
@@ -237,10 +231,12 @@ class _OrElse(Operation[Any]):
     kind = "or_else"
 
     def __init__(self, call: Any, otherwise: Any, on: tuple[type[BaseException], ...]) -> None:
-        super().__init__((check_branch(call, "the first argument of or_else()"), otherwise))
+        given = {"the first argument of or_else()": call}
         if is_branch(otherwise):
-            check_branch(otherwise, "the second argument of or_else()")
-        self._on = _check_errors(on)
+            given["the second argument of or_else()"] = otherwise
+        check_branches(given)
+        self._on = _check_errors(on, *given.values())
+        super().__init__((call, otherwise))
 
     async def perform(self) -> Any:
         call, otherwise = self._taken
@@ -274,12 +270,12 @@ def _type_of_value(value: object) -> Any:
     return known if not is_open(known) else type(value)
 
 
-def _check_errors(on: Any) -> tuple[type[BaseException], ...]:
+def _check_errors(on: Any, *calls: object) -> tuple[type[BaseException], ...]:
     errors: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
     for error in errors:
         if not (isinstance(error, type) and issubclass(error, Exception)):
             msg = f"or_else: on= holds {error!r}, expected exception classes such as StepError"
-            raise DefinitionError(msg)
+            raise mistake(msg, *calls)
     return errors
 
 

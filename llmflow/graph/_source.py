@@ -30,6 +30,11 @@ class Source:
     node: FunctionNode
     filename: str
 
+    @property
+    def package(self) -> str:
+        """The top-level package the function is in."""
+        return self.function.__module__.partition(".")[0]
+
     def location(self, node: Any) -> str:
         """Return `file:line` of a piece of it."""
         return at(self.filename, node.lineno)

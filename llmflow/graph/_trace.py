@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ from llmflow.graph._location import current_location
 from llmflow.graph._operands import nodes_in, to_operand, type_of, values_in
 from llmflow.graph._placeholder import Placeholder, State, is_placeholder, state_of
 from llmflow.graph._splice import Splice
-from llmflow.graph._types import display, is_open, item_type, strip, union_of, Unfit
+from llmflow.graph._types import display, is_open, items_of
 from llmflow.messages import Outcome
 from llmflow.step import Call, MapCall, Unit
 
@@ -255,21 +255,13 @@ class Trace:
 
     def _check_items(self, call: MapCall[Any, Any, Any]) -> None:
         """Compare what the items are with the one parameter that they are given to."""
-        unit = call.unit
-        given = strip(type_of(call.items))
-        if is_open(given):
-            return
-        try:
-            item = item_type(given, 0) if not isinstance(call.items, tuple) else union_of([type_of(one) for one in call.items])
-        except Unfit:
-            if not fits(given, Sequence[Any]) and not hasattr(given, "__iter__"):
-                raise self.fail(f"{unit.kind} {unit.name!r} is mapped over {display(given)}, which is no list") from None
-            return
+        unit, given = call.unit, type_of(call.items)
+        item = items_of(given)
+        if item is None:
+            raise self.fail(f"{unit.kind} {unit.name!r} is mapped over {display(given)}, which is no list")
         names = unit.signature.required or unit.signature.names
-        if not call.spread and names and not fits(item, wanted := unit.signature.hints.get(names[0], Any)):
-            raise self.fail(
-                f"{unit.kind} {unit.name!r} takes {names[0]}: {display(wanted)}, but it is mapped over {display(given)}"
-            )
+        if not call.spread and not fits(item, wanted := unit.signature.hints.get(names[0], Any)):
+            raise self.fail(f"{unit.kind} {unit.name!r} takes {names[0]}: {display(wanted)}, but it is mapped over {display(given)}")
 
     # -- flows inside --------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, Literal, NotRequired, Required, TypeVar
 from llmflow.schema._annotations import display, unwrap
 from pydantic import BaseModel
 
-__all__ = ["Unfit", "cases", "display", "field_type", "fields_of", "fixed_items", "item_type", "members", "required_fields", "strip", "union_of"]
+__all__ = ["Unfit", "cases", "display", "field_type", "fields_of", "fixed_items", "is_open", "item_type", "items_of", "members", "required_fields", "strip", "union_of"]
 
 NoneType = type(None)
 _MARKERS = (ClassVar, Final, Required, NotRequired)
@@ -255,6 +255,25 @@ def fixed_items(annotation: Any) -> tuple[Any, ...] | None:
     if owner is not tuple or kind is tuple or Ellipsis in arguments:
         return None
     return arguments
+
+
+def items_of(annotation: Any) -> Any:
+    """Return the type of what iterating gives, None for what is no collection."""
+    found: list[Any] = []
+    for kind in members(annotation):
+        owner: Any = get_origin(kind) or kind
+        arguments = get_args(kind)
+        if is_open(kind) or not isinstance(owner, type):
+            return Any
+        if is_typeddict(owner) or issubclass(owner, str | bytes | BaseModel) or not hasattr(owner, "__iter__"):
+            return None
+        if issubclass(owner, tuple):
+            found.extend(one for one in arguments if one is not Ellipsis)
+        elif not arguments:
+            return Any
+        else:
+            found.append(arguments[0])
+    return union_of(found) if found else Any
 
 
 def cases(annotation: Any) -> tuple[object, ...] | None:
