@@ -1,0 +1,231 @@
+"""Every hook, implemented by an installed plugin; `tests/meta` sees to it that none is left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmflow import Fallback, Price, ProviderUnavailable, Repair, Reply, Retry, Runtime, Step, Usage, plan, prompt, step
+from llmflow.testing._scripted import ScriptedModel, scripted
+
+from .conftest import SitePackages
+
+pytestmark = pytest.mark.anyio
+
+RECORDER = """
+from llmflow import hookimpl
+
+events = []
+
+@hookimpl
+def {hook}(event):
+    events.append(event)
+"""
+
+
+def asking(model: Any, *policies: Any) -> Step[[str], str]:
+    """Return a step that asks this model."""
+
+    @step(model, *policies, name="question")
+    def question(word: str) -> str:
+        return prompt(f"About {word}?")
+
+    return question
+
+
+class Recorder:
+    """A plugin that listens to one hook."""
+
+    def __init__(self, site_packages: SitePackages, hook: str) -> None:
+        self._module = site_packages.module(site_packages.install("acme-recorder", RECORDER.format(hook=hook)))
+
+    @property
+    def events(self) -> list[Any]:
+        """What it was told."""
+        told: list[Any] = self._module.events
+        return told
+
+
+def busy() -> ScriptedModel:
+    """Return a model that fails once and then answers."""
+    return scripted(ProviderUnavailable("busy", status=503), "fine", usage=Usage(input_tokens=3, output_tokens=2))
+
+
+QUICK = Retry(2, wait_initial=0)
+
+
+async def test_hook_llmflow_policies(site_packages: SitePackages) -> None:
+    """A plugin's policies act on the steps it names, and the plan says whose they are."""
+    site_packages.install(
+        "acme-retry",
+        """
+        from llmflow import Retry, hookimpl
+
+        @hookimpl
+        def llmflow_policies(step):
+            return [Retry(7)] if step == "question" else None
+        """,
+        version="2.3",
+    )
+    with Runtime():
+        (node,) = plan(asking(scripted("fine"))).nodes
+
+    assert [("Retry(attempts=7)", "plugin:acme-retry 2.3")] == [
+        (layer.policy, layer.source) for layer in node.layers if layer.band == "RETRY"
+    ]
+
+
+async def test_hook_llmflow_provider(site_packages: SitePackages) -> None:
+    """A plugin reaches the models of its own name."""
+    site_packages.install(
+        "acme-provider",
+        """
+        from llmflow import Reply, hookimpl
+
+        class Acme:
+            def connect(self, model, output, /):
+                async def send(request):
+                    return Reply(text=f"{model.model} says {request.messages[-1].content}")
+                return send
+
+            async def aclose(self):
+                pass
+
+        @hookimpl
+        def llmflow_provider(name):
+            return Acme() if name == "acme" else None
+        """,
+    )
+    with Runtime():
+        answer = await asking("acme/large")("rain")
+
+    assert "large says About rain?" == answer
+
+
+async def test_hook_llmflow_price(site_packages: SitePackages) -> None:
+    """A plugin's price makes an unpriced model's cost known."""
+    site_packages.install(
+        "acme-price",
+        """
+        from llmflow import Price, hookimpl
+
+        @hookimpl
+        def llmflow_price(model):
+            return Price(input=1, output=10) if model.name == "scripted/model" else None
+        """,
+    )
+    with Runtime():
+        reply = Reply(text="fine", usage=Usage(input_tokens=1_000_000, output_tokens=100_000))
+        result = await asking(scripted(reply)).run("rain")
+
+    assert 2 == result.cost_usd
+
+
+async def test_a_price_of_the_runtime_goes_before_a_plugin_s(site_packages: SitePackages) -> None:
+    """What the author says in `Runtime(prices=...)` is not asked of plugins."""
+    site_packages.install(
+        "acme-price",
+        """
+        from llmflow import hookimpl
+
+        @hookimpl
+        def llmflow_price(model):
+            raise AssertionError("nobody needs to ask")
+        """,
+    )
+    with Runtime(prices={"scripted/model": Price(input=0, output=0)}):
+        result = await asking(scripted("fine", usage=Usage(input_tokens=1, output_tokens=1))).run("rain")
+
+    assert 0 == result.cost_usd
+
+
+async def test_hook_llmflow_run_started(site_packages: SitePackages) -> None:
+    """A run is announced once, with the name of what was called."""
+    recorder = Recorder(site_packages, "llmflow_run_started")
+    with Runtime():
+        result = await asking(scripted("fine")).run("rain")
+
+    assert [("question", result.run_id)] == [(one.target, one.run_id) for one in recorder.events]
+
+
+async def test_hook_llmflow_run_finished(site_packages: SitePackages) -> None:
+    """The end of a run says how it went, also when it went badly."""
+    recorder = Recorder(site_packages, "llmflow_run_finished")
+    with Runtime():
+        await asking(scripted("fine"))("rain")
+        with pytest.raises(ProviderUnavailable):
+            await asking(scripted(ProviderUnavailable("down")), Retry.off)("rain")
+
+    assert [None, "ProviderUnavailable"] == [one.error for one in recorder.events]
+    assert all(one.latency_s >= 0 for one in recorder.events)
+
+
+async def test_hook_llmflow_call_started(site_packages: SitePackages) -> None:
+    """A call of a step is announced once, however many requests it takes."""
+    recorder = Recorder(site_packages, "llmflow_call_started")
+    with Runtime():
+        await asking(busy(), QUICK)("rain")
+
+    assert ["question"] == [one.step for one in recorder.events]
+
+
+async def test_hook_llmflow_call_finished(site_packages: SitePackages) -> None:
+    """The end of a call sums up its requests."""
+    recorder = Recorder(site_packages, "llmflow_call_finished")
+    with Runtime():
+        result = await asking(busy(), QUICK).run("rain")
+    (event,) = recorder.events
+
+    assert ("question", 2, 0, "scripted/model", None) == (
+        event.step,
+        event.attempts,
+        event.reasks,
+        event.model,
+        event.error,
+    )
+    assert (result.run_id, result.usage, result.prompt_version) == (event.run_id, event.usage, event.prompt_version)
+
+
+async def test_hook_llmflow_attempt_started(site_packages: SitePackages) -> None:
+    """Each physical request is announced with its number."""
+    recorder = Recorder(site_packages, "llmflow_attempt_started")
+    with Runtime():
+        await asking(busy(), QUICK)("rain")
+
+    assert [("scripted/model", 1), ("scripted/model", 2)] == [(one.model, one.number) for one in recorder.events]
+
+
+async def test_hook_llmflow_attempt_finished(site_packages: SitePackages) -> None:
+    """The end of each physical request says what became of it."""
+    recorder = Recorder(site_packages, "llmflow_attempt_finished")
+    with Runtime():
+        await asking(busy(), QUICK)("rain")
+
+    assert [("ProviderUnavailable", 503), ("ok", None)] == [(one.outcome, one.status) for one in recorder.events]
+    assert Usage(input_tokens=3, output_tokens=2) == recorder.events[-1].usage
+
+
+async def test_hook_llmflow_retry_scheduled(site_packages: SitePackages) -> None:
+    """A retry is announced with the failure it follows and the wait before it."""
+    recorder = Recorder(site_packages, "llmflow_retry_scheduled")
+    with Runtime():
+        await asking(busy(), QUICK)("rain")
+    (event,) = recorder.events
+
+    assert (1, 0.0, ProviderUnavailable) == (event.attempt, event.wait_s, type(event.error))
+
+
+async def test_hook_llmflow_fallback_taken(site_packages: SitePackages) -> None:
+    """A change of model is announced with both models and the failure."""
+    recorder = Recorder(site_packages, "llmflow_fallback_taken")
+    down = scripted(ProviderUnavailable("down"), name="scripted/down")
+    with Runtime():
+        await asking(down, Fallback(scripted("fine", name="scripted/up")), Retry.off, Repair.off)("rain")
+    (event,) = recorder.events
+
+    assert ("scripted/down", "scripted/up", ProviderUnavailable) == (
+        event.from_model,
+        event.to_model,
+        type(event.error),
+    )
