@@ -73,7 +73,7 @@ def weights() -> Path:
 
 
 @pytest.fixture
-def asker(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asker]:  # noqa: ARG001  # they must be there
+def asker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asker]:
     """Make something to ask: `asker(schema, name, **options)`."""
     monkeypatch.delenv("LLMFLOW_LOCAL_MODEL", raising=False)
 

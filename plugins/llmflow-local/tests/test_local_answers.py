@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from conftest import Asker
 
-pytestmark = [pytest.mark.anyio, pytest.mark.weights]
+pytestmark = [pytest.mark.anyio, pytest.mark.weights, pytest.mark.usefixtures("weights")]
 
 
 class Payment(BaseModel):
