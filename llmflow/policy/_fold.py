@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llmflow.errors import DefinitionError, LLMFlowError, PluginCallError
+from llmflow.errors import DefinitionError, LLMFlowError, PluginCallError, PluginDefinitionError
+from llmflow.messages import Answer, Reply
 from llmflow.policy._policy import Site
 from llmflow.policy._resolve import Declared
 
@@ -16,11 +17,16 @@ def fold(layers: Sequence[Declared], inner: Any, site: Callable[[Declared], Site
     """Wrap `inner` in `layers`, the first one outermost, and return the whole as one async function."""
     proceed = inner
     for layer in reversed(layers):
-        proceed = _wrap_foreign(layer, proceed, site) if layer.plugin else layer.policy.wrap(proceed, site(layer))
-        if not callable(proceed):
-            msg = f"policy {layer.policy!r} from {layer.source}: wrap() returned {proceed!r}, expected an async function"
-            raise DefinitionError(msg)
+        proceed = _wrap_foreign(layer, proceed, site) if layer.plugin else _wrap(layer, proceed, site)
     return proceed
+
+
+def _wrap(layer: Declared, proceed: Any, site: Callable[[Declared], Site]) -> Any:
+    wrapped = layer.policy.wrap(proceed, site(layer))
+    if not callable(wrapped):
+        msg = f"policy {layer.policy!r} from {layer.source}: wrap() returned {wrapped!r}, expected an async function"
+        raise DefinitionError(msg)
+    return wrapped
 
 
 def _wrap_foreign(layer: Declared, proceed: Any, site: Callable[[Declared], Site]) -> Any:
@@ -36,19 +42,30 @@ def _wrap_foreign(layer: Declared, proceed: Any, site: Callable[[Declared], Site
             _passing(exc)
             raise
 
-    wrapped = layer.policy.wrap(inner, site(layer))
+    name = f"policy {type(layer.policy).__name__} of plugin {layer.plugin!r}"
+    try:
+        wrapped = _wrap(layer, inner, site)
+    except DefinitionError as exc:
+        raise PluginDefinitionError(str(exc), plugin=layer.plugin) from exc
+    except Exception as exc:
+        msg = f"{name} raised {type(exc).__name__} in wrap(): {exc}"
+        raise PluginDefinitionError(msg, plugin=layer.plugin) from exc
+    expected = Answer if layer.band.wraps_calls else Reply
 
     async def outer(message: Any) -> Any:
         try:
-            return await wrapped(message)
+            outcome = await wrapped(message)
         except LLMFlowError:
             raise
         except Exception as exc:
             if getattr(exc, _MARK, False):
                 raise
-            name = type(layer.policy).__name__
-            msg = f"policy {name} of plugin {layer.plugin!r} raised {type(exc).__name__}: {exc}"
+            msg = f"{name} raised {type(exc).__name__}: {exc}"
             raise PluginCallError(msg, plugin=layer.plugin) from exc
+        if not isinstance(outcome, expected):
+            msg = f"{name} returned {type(outcome).__name__}, expected {expected.__name__}"
+            raise PluginCallError(msg, plugin=layer.plugin)
+        return outcome
 
     return outer
 
