@@ -30,6 +30,7 @@ _LOOKS_LIKE_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[A-Za-z0-9_\-*]{6,}|\b
 
 _QUOTA_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "credit_limit_reached"}
+    | {"enforced_spend_limit_reached", "contract_spend_limit_reached"}
 )
 _QUOTA_TEXT = re.compile(r"exceeded your current quota|billing hard limit|credit balance is too low|insufficient (?:credits|balance)", re.I)
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
@@ -142,6 +143,8 @@ def _kind_of(facts: Facts) -> tuple[type[StepError], bool | None]:
         return QuotaExceeded, None
     if facts.codes & _CONTEXT_CODES or (status in (400, 413, 422) and _CONTEXT_TEXT.search(facts.text)):
         return ContextTooLong, None
+    if "invalid_api_key" in facts.codes:  # Google answers 400
+        return AuthenticationFailed, None
     if "content_filter" in facts.codes:
         return ContentFiltered, None
     if status is None:
@@ -176,7 +179,6 @@ def codes_in(body: object) -> frozenset[str]:
     """Return the words by which an error body names its kind."""
     if not isinstance(body, Mapping):
         return frozenset()
-    values: list[Any] = [body.get("code"), body.get("type"), body.get("status")]
-    inner = body.get("error")
-    nested = codes_in(inner) if isinstance(inner, Mapping) else frozenset()
+    values: list[Any] = [body.get(name) for name in ("code", "type", "status", "error_code")]
+    nested = codes_in(body.get("error")) | codes_in(body.get("details"))
     return nested | {value.lower() for value in values if isinstance(value, str)}

@@ -43,6 +43,7 @@ TRANSLATORS: dict[str, Translator] = {
     "SubjectTokenProviderError": from_credentials,
     "MutuallyExclusiveAuthError": from_credentials,
     "APIRemovedInV1": from_misuse,
+    "MissingDependencyError": from_misuse,
     "_AmbiguousModuleClientUsageError": from_misuse,
     "APIError": from_stream_event,
     "APIConnectionError": connection_failed,

@@ -12,11 +12,30 @@ if TYPE_CHECKING:
 __all__ = ["llmflow_provider"]
 
 
-@hookimpl
+_INSTRUCTOR = frozenset(
+    "anyscale azure_openai bedrock cerebras cohere databricks deepseek fireworks gemini genai groq litellm mistral "
+    "ollama openrouter perplexity together vertexai writer xai".split()
+)
+"""Services that are reached through an instructor client of the user's own."""
+
+
+@hookimpl(trylast=True)
 def llmflow_provider(name: str) -> Provider | None:
     """Return the provider that reaches the models called `name/...`, importing its module only now."""
     if name == "openai":
         from llmflow.providers._openai import OpenAIProvider
 
         return OpenAIProvider()
+    if name == "anthropic":
+        from llmflow.providers._anthropic import AnthropicProvider
+
+        return AnthropicProvider()
+    if name == "google":
+        from llmflow.providers._google import GoogleProvider
+
+        return GoogleProvider()
+    if name in _INSTRUCTOR:
+        from llmflow.providers._clients import ClientProvider
+
+        return ClientProvider()
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmflow.errors import AuthenticationFailed, BadRequest, ProviderError, StepError
-from llmflow.providers._decoding import ReplyTooLarge
+from llmflow.providers._decoding import ReplyTooLarge, UnreadableReply
 from llmflow.providers._errors import (
     Facts,
     Source,
@@ -121,7 +121,10 @@ def from_misuse(exc: Exception, source: Source, now: float) -> StepError:
 
 def _from_anything(exc: Exception, source: Source, now: float) -> StepError:
     """Judge what is none of the SDK's errors: the network, or a client of the user's own."""
-    if isinstance(exc, OSError) or type(exc).__module__.partition(".")[0] in ("httpx", "httpx2", "aiohttp"):
+    status = getattr(exc, "status_code", None)
+    if type(status) is int and 300 <= status <= 599:
+        return error_from_facts(Facts(status=status, text=message_in(getattr(exc, "body", None) or "")), source)
+    if isinstance(exc, (OSError, ReplyTooLarge, UnreadableReply)) or type(exc).__module__.partition(".")[0] in ("httpx", "httpx2", "aiohttp"):
         return connection_failed(exc, source, now)
     text = clean_text(f"{type(exc).__name__}: {exc}", source.secrets)
     return ProviderError(f"{source.model}: the client failed with {text}", provider=source.provider, model=source.model)

@@ -38,6 +38,15 @@ class Structured:
     _handlers: Any
     _capture: type[Any]
 
+    def prepare(self, output: OutputFormat, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the whole call for a provider whose requests are more than a constant part and messages."""
+        _, prepared = self._handlers.request_handler(response_model=output.model, kwargs=kwargs)
+        convert = self._handlers.message_converter
+        if convert is not None and "messages" in prepared:
+            prepared["messages"] = convert(prepared["messages"], autodetect_images=False)
+        ready: dict[str, Any] = prepared
+        return ready
+
     def text_of(self, response: Any) -> str | None:
         """Return the answer in an SDK's reply as text, None when instructor finds none."""
         try:

@@ -1,0 +1,181 @@
+"""Any client of instructor, used for its provider, its mode and its raw call; the loop around it is llmflow's."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_json
+
+from llmflow.errors import DefinitionError
+from llmflow.messages import FinishReason, Message, Reply
+from llmflow.providers._clients import in_thread, keep, key_of
+from llmflow.providers._errors import Source
+from llmflow.providers._openai_body import wire_messages
+from llmflow.providers._params import ParamNames
+from llmflow.providers._route import plain_options
+from llmflow.providers._sdk_errors import translate_by
+from llmflow.providers._structured import Structured, structured
+from llmflow.providers._usage import field_of, usage_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from llmflow.messages import OutputFormat, Request
+    from llmflow.models import Model
+    from llmflow.ports import Send
+
+__all__ = ["connect_instructor"]
+
+_LIKE_OPENAI = frozenset(
+    "openai azure_openai anyscale together databricks deepseek openrouter groq fireworks cerebras ollama".split()
+)
+_NAMES = {name: name for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
+_REASONS: dict[str, FinishReason] = {
+    "length": "length",
+    "max_tokens": "length",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+    "refusal": "refusal",
+}
+
+
+def connect_instructor(model: Model, output: OutputFormat, wall_clock: Callable[[], float]) -> Send:
+    """Return the function that sends through an instructor client, sync or async, of any provider."""
+    client: Any = model.client
+    provider, mode = client.provider.value, client.mode.value
+    call = _raw_call(client)
+    secret = key_of(client.client)
+    wires = functools.cache(lambda: (keep(_CallWire(call)), secret))
+    if provider in _LIKE_OPENAI:
+        from llmflow.providers._openai import openai_route
+
+        # Several of these have no handlers of their own in instructor; OpenAI's are what they are registered with.
+        dialect = "openai" if provider in ("azure_openai", "ollama") else provider
+        address = str(getattr(client.client, "base_url", "") or "")
+        return openai_route(model, output, address, wires, wall_clock, dialect=dialect, mode=mode).send
+    if provider == "anthropic":
+        from llmflow.providers._anthropic import anthropic_route
+
+        return anthropic_route(model, output, wires, wall_clock, mode=mode).send
+    return _HandlerRoute(model, output, call, Source(provider=provider, model=model.name, secrets=(secret,)), wall_clock).send
+
+
+def _raw_call(client: Any) -> Callable[..., Awaitable[Any]]:
+    """Return the provider's own call below instructor's, as a coroutine function, without retries of its SDK."""
+    raw = getattr(client.create_fn, "__wrapped__", None)
+    if raw is None:
+        msg = "this instructor client hides the provider's own call; pass the SDK's client instead"
+        raise DefinitionError(msg)
+    raw = _without_retries(raw)
+    fixed = dict(client.kwargs)
+    # The async client is a subclass of the other; nothing else tells whether the call below blocks.
+    if type(client).__name__.startswith("Async") or inspect.iscoroutinefunction(raw):
+        return functools.partial(_awaited, raw, fixed)
+    return functools.partial(_threaded, raw, fixed)
+
+
+async def _awaited(raw: Callable[..., Awaitable[Any]], fixed: Mapping[str, Any], **kwargs: Any) -> Any:
+    return await raw(**{**fixed, **kwargs})
+
+
+async def _threaded(raw: Callable[..., Any], fixed: Mapping[str, Any], **kwargs: Any) -> Any:
+    return await in_thread(functools.partial(raw, **{**fixed, **kwargs}))
+
+
+def _without_retries(raw: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the call on a copy of its SDK client with retries off, where the SDK has such copies."""
+    resource = getattr(raw, "__self__", None)
+    sdk_client = getattr(resource, "_client", None)
+    if not hasattr(sdk_client, "with_options"):
+        return raw
+    call: Callable[..., Any] = getattr(type(resource)(sdk_client.with_options(max_retries=0)), raw.__name__)
+    return call
+
+
+class _CallWire:
+    """Gives a ready body to a raw call of an SDK and its reply back as JSON."""
+
+    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
+        self._call = call
+
+    async def post(self, body: dict[str, Any], /) -> tuple[bytes, Mapping[str, str]]:
+        reply = await self._call(**body)
+        return to_json(reply), {"content-type": "application/json"}
+
+    async def aclose(self) -> None:
+        """Leave the client open; it is the user's."""
+
+
+class _HandlerRoute:
+    """Sends to a provider that only instructor knows: its handlers build each request and read each reply.
+
+    It costs about 1 ms a call, because what a handler does with messages differs from provider to provider.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        output: OutputFormat,
+        call: Callable[..., Awaitable[Any]],
+        source: Source,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        client: Any = model.client
+        self._form: Structured | None = (
+            None if output.is_text else structured(output, client.provider.value, client.mode.value)
+        )
+        self._output = output
+        self._call = call
+        self._source = source
+        self._wall_clock = wall_clock
+        self._constant = {"model": model.model, **plain_options(model)}
+        self._params = ParamNames(model.name, _NAMES)
+
+    async def send(self, request: Request) -> Reply:
+        """Send one request and return the reply, or raise a `ProviderError`."""
+        messages = wire_messages(
+            request.messages, [turn for turn in request.turns if isinstance(turn, (Message, dict))], None
+        )
+        kwargs = {**self._constant, **self._params.translate(request.params), "messages": messages}
+        if self._form is not None:
+            kwargs = self._form.prepare(self._output, kwargs)
+        try:
+            response = await self._call(**kwargs)
+        except Exception as exc:  # noqa: BLE001 - a client of the user's own may raise anything
+            raise translate_by({}, exc, self._source, self._wall_clock()) from exc
+        text = _plain_text(response) if self._form is None else self._form.text_of(response) or _plain_text(response)
+        return Reply(text=text, usage=_usage(response), finish_reason=_finish_reason(response), raw=response)
+
+
+def _plain_text(response: Any) -> str | None:
+    choices = field_of(response, "choices")
+    candidates = (
+        field_of(choices[0], "message", "content") if isinstance(choices, list) and choices else None,
+        field_of(response, "text"),
+        field_of(response, "message", "content"),
+    )
+    return next((text for text in candidates if isinstance(text, str)), None)
+
+
+def _finish_reason(response: Any) -> FinishReason:
+    for name in ("choices", "candidates"):
+        items = field_of(response, name)
+        if isinstance(items, list) and items:
+            reason = field_of(items[0], "finish_reason")
+            word = str(getattr(reason, "value", reason)).lower()
+            return _REASONS.get(word, "stop")
+    return "stop"
+
+
+def _usage(response: Any) -> Any:
+    usage = field_of(response, "usage") or field_of(response, "usage_metadata")
+    for names in (
+        ("prompt_tokens", "completion_tokens"),
+        ("input_tokens", "output_tokens"),
+        ("prompt_token_count", "candidates_token_count"),
+    ):
+        if (found := usage_of(*(field_of(usage, name) for name in names))) is not None:
+            return found
+    return None
