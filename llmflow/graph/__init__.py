@@ -4,6 +4,7 @@ from llmflow.graph._construct import build
 from llmflow.graph._flow import BoundFlow, Flow, FlowDecorator, flow
 from llmflow.graph._ir import DEFAULT, Constant, Graph, Input, Node, Operand, Ref, Structure
 from llmflow.graph._ops import gather, or_else, switch, when
+from llmflow.graph._render import dot, mermaid, svg
 from llmflow.graph._task import Task, task
 
 __all__ = [
@@ -20,9 +21,12 @@ __all__ = [
     "Structure",
     "Task",
     "build",
+    "dot",
     "flow",
     "gather",
+    "mermaid",
     "or_else",
+    "svg",
     "switch",
     "task",
     "when",

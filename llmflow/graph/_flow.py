@@ -82,6 +82,12 @@ class Flow(Unit[P, T]):
         program = _eager_program(self) if self.eager else runtime.engine.prepare(self.graph(), runtime, scope)
         return BoundFlow(self, program, runtime, scope)
 
+    def _repr_svg_(self) -> str | None:
+        """Show the flow as a drawing in a notebook."""
+        from llmflow.graph._render import svg  # noqa: PLC0415  # only a notebook needs it
+
+        return None if self.eager else svg(self.graph())
+
     def _copy(self) -> Any:
         made = super()._copy()
         made._graph = None
