@@ -110,6 +110,9 @@ class Registry:
         info = PluginInfo(name)
         if (known := self.plugins.get(name)) is not None and known.distribution:
             self._check_name(info)
+        if (registered := self._manager.get_name(plugin)) is not None:
+            msg = f"plugin {name!r} is registered already, as {self.plugins[registered].label!r}; installed plugins are found by themselves"
+            raise PluginDefinitionError(msg, plugin=name)
         while info.name in self.plugins:  # two objects of one class are two plugins
             info = PluginInfo(f"{info.name}+")
         try:
