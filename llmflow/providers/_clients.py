@@ -52,7 +52,8 @@ def connect_client(model: Model, output: OutputFormat, wall_clock: Callable[[], 
     Raises:
         DefinitionError: For a client of an unknown kind.
     """
-    kinds = {(cls.__module__.partition(".")[0], cls.__name__) for cls in type(model.client).__mro__}
+    client: Any = model.client
+    kinds = {(cls.__module__.partition(".")[0], cls.__name__) for cls in type(client).__mro__}
     if ("instructor", "Instructor") in kinds:
         from llmflow.providers._instructor import connect_instructor
 
@@ -61,13 +62,14 @@ def connect_client(model: Model, output: OutputFormat, wall_clock: Callable[[], 
         from llmflow.providers._openai import API, openai_route
 
         wires = _wires_of(API.sdk, model, is_async=("openai", "AsyncOpenAI") in kinds)
-        return openai_route(model, output, str(model.client.base_url), wires, wall_clock).send  # type: ignore[union-attr]
+        return openai_route(model, output, str(client.base_url), wires, wall_clock).send
     if kinds & {("anthropic", "AsyncAnthropic"), ("anthropic", "Anthropic")}:
         from llmflow.providers import _anthropic
 
         wires = _wires_of(_anthropic.API.sdk, model, is_async=("anthropic", "AsyncAnthropic") in kinds)
         return _anthropic.anthropic_route(model, output, wires, wall_clock).send
-    msg = f"model {model.name!r}: client= is {type(model.client).__name__}, expected an openai, anthropic or instructor client"
+    kind = type(client).__name__
+    msg = f"model {model.name!r}: client= is {kind}, expected an openai, anthropic or instructor client"
     raise DefinitionError(msg)
 
 

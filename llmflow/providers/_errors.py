@@ -21,23 +21,38 @@ from llmflow.errors import (
     StepError,
 )
 
-__all__ = ["Facts", "Source", "clean_text", "codes_in", "error_from_facts", "message_in", "scrub", "timed_out", "unavailable"]
+__all__ = [
+    "Facts",
+    "Source",
+    "clean_text",
+    "codes_in",
+    "error_from_facts",
+    "message_in",
+    "scrub",
+    "timed_out",
+    "unavailable",
+]
 
 _LONGEST_TEXT = 300
 _MASK = "**********"
 _SHORTEST_SECRET = 5  # a placeholder like "k" is no secret, and hiding every k of a message hides the message
-_LOOKS_LIKE_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|key)-[A-Za-z0-9_\-*]{6,}|\bAIza[A-Za-z0-9_\-]{10,}|\bBearer\s+[^\s'\",]+")
+_LOOKS_LIKE_KEY = re.compile(
+    r"\b(?:sk|pk|rk|gsk|xai|key)-[A-Za-z0-9_\-*]{6,}|\bAIza[A-Za-z0-9_\-]{10,}|\bBearer\s+[^\s'\",]+"
+)
 
 _QUOTA_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded", "credit_limit_reached"}
     | {"enforced_spend_limit_reached", "contract_spend_limit_reached"}
 )
-_QUOTA_TEXT = re.compile(r"exceeded your current quota|billing hard limit|credit balance is too low|insufficient (?:credits|balance)", re.I)
+_QUOTA_TEXT = re.compile(
+    r"exceeded your current quota|billing hard limit|credit balance is too low|insufficient (?:credits|balance)",
+    re.IGNORECASE,
+)
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "context_window_exceeded"})
 _CONTEXT_TEXT = re.compile(
     r"maximum context length|context window|context length|context size|prompt is too long|input is too long"
     r"|too many (?:input )?tokens|input token count.{0,40}exceeds",
-    re.I,
+    re.IGNORECASE,
 )
 _RATE_CODES = frozenset({"rate_limit_exceeded", "rate_limit_error", "rate_limited", "too_many_requests"})
 _KEY_CODES = frozenset({"invalid_api_key", "authentication_error", "permission_error", "permission_denied"})

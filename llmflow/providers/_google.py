@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from llmflow.providers._route import plain_options
 from llmflow.providers._usage import count, field_of, usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from llmflow.messages import OutputFormat, Request, Usage
     from llmflow.models import Model
@@ -86,8 +87,8 @@ class _Client:
         http = importlib.import_module("httpx2" if _takes_httpx2() else "httpx")
         self._http = async_client(http, base_url or _OFFICIAL)
         options = genai.types.HttpOptions(base_url=base_url, httpx_async_client=self._http)
-        self._client = genai.Client(api_key=key, vertexai=False, http_options=options)
-        self.generate = self._client.aio.models.generate_content
+        client = genai.Client(api_key=key, vertexai=False, http_options=options)
+        self.generate: Callable[..., Awaitable[Any]] = client.aio.models.generate_content
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -122,7 +123,7 @@ class _Route:
             data: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
         except (StepError, DefinitionError):
             raise
-        except Exception as exc:  # noqa: BLE001 - the SDK's classes are known to the translator, which is loaded with it
+        except Exception as exc:
             from llmflow.providers._google_errors import translate
 
             raise translate(exc, self._source, self._wall_clock()) from exc

@@ -1,4 +1,4 @@
-"""HTTP settings of llmflow for the SDKs' own clients: no redirects, bounded bodies, one retry layer, shared TLS context."""
+"""HTTP settings of llmflow for the SDKs' own clients: no redirects, bounded bodies, one TLS context."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def environment_proxy(url: str) -> str | None:
 
 
 @functools.cache
-def _guarded_transport(http: Any) -> type[Any]:
-    """Build, on top of one HTTP library, the transport that decodes bodies itself and within a limit.
+def _guarded_stream(http: Any) -> type[Any]:
+    """Build, on top of one HTTP library, the body that is decoded within a limit.
 
     The libraries decompress a whole network read at once, so that 64 KB of zeros become 64 MB before anybody can look.
     """
@@ -98,6 +98,13 @@ def _guarded_transport(http: Any) -> type[Any]:
         async def aclose(self) -> None:
             await self._inner.aclose()
 
+    return GuardedStream
+
+
+@functools.cache
+def _guarded_transport(http: Any) -> type[Any]:
+    """Build, on top of one HTTP library, the transport that hands out such bodies."""
+
     class GuardedTransport(http.AsyncBaseTransport):  # type: ignore[misc]
         def __init__(self, inner: Any) -> None:
             self._inner = inner
@@ -115,7 +122,7 @@ def _guarded_transport(http: Any) -> type[Any]:
                 for name, value in response.headers.multi_items()
                 if name.lower() not in ("content-encoding", "content-length")
             ]
-            stream = GuardedStream(response.stream, decoder)
+            stream = _guarded_stream(http)(response.stream, decoder)
             return http.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
 
         async def aclose(self) -> None:

@@ -62,7 +62,11 @@ class ReplyReader:
         """Say that the connection was closed; True when that completes the reply."""
         if self._read == self._read_to_end:
             return self._complete()
-        msg = "the connection was closed in the middle of the reply" if self.reply else "the connection was closed without a reply"
+        msg = (
+            "the connection was closed in the middle of the reply"
+            if self.reply
+            else "the connection was closed without a reply"
+        )
         raise UnreadableReply(msg)
 
     # Each of these takes what it can from the buffer and returns None to go on, False to wait for more, True when done.

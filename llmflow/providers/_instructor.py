@@ -29,7 +29,19 @@ if TYPE_CHECKING:
 __all__ = ["connect_instructor"]
 
 _LIKE_OPENAI = frozenset(
-    "openai azure_openai anyscale together databricks deepseek openrouter groq fireworks cerebras ollama".split()
+    [
+        "openai",
+        "azure_openai",
+        "anyscale",
+        "together",
+        "databricks",
+        "deepseek",
+        "openrouter",
+        "groq",
+        "fireworks",
+        "cerebras",
+        "ollama",
+    ]
 )
 _NAMES = {name: name for name in ("max_tokens", "temperature", "top_p", "stop", "seed")}
 _REASONS: dict[str, FinishReason] = {
@@ -59,7 +71,9 @@ def connect_instructor(model: Model, output: OutputFormat, wall_clock: Callable[
         from llmflow.providers._anthropic import anthropic_route
 
         return anthropic_route(model, output, wires, wall_clock, mode=mode).send
-    return _HandlerRoute(model, output, call, Source(provider=provider, model=model.name, secrets=(secret,)), wall_clock).send
+    return _HandlerRoute(
+        model, output, call, Source(provider=provider, model=model.name, secrets=(secret,)), wall_clock
+    ).send
 
 
 def _raw_call(client: Any) -> Callable[..., Awaitable[Any]]:
@@ -86,11 +100,12 @@ async def _threaded(raw: Callable[..., Any], fixed: Mapping[str, Any], **kwargs:
 
 def _without_retries(raw: Callable[..., Any]) -> Callable[..., Any]:
     """Return the call on a copy of its SDK client with retries off, where the SDK has such copies."""
-    resource = getattr(raw, "__self__", None)
-    sdk_client = getattr(resource, "_client", None)
+    resource: Any = getattr(raw, "__self__", None)
+    sdk_client: Any = getattr(resource, "_client", None)
     if not hasattr(sdk_client, "with_options"):
         return raw
-    call: Callable[..., Any] = getattr(type(resource)(sdk_client.with_options(max_retries=0)), raw.__name__)
+    quiet = resource.__class__(sdk_client.with_options(max_retries=0))
+    call: Callable[..., Any] = getattr(quiet, raw.__name__)
     return call
 
 
@@ -143,7 +158,7 @@ class _HandlerRoute:
             kwargs = self._form.prepare(self._output, kwargs)
         try:
             response = await self._call(**kwargs)
-        except Exception as exc:  # noqa: BLE001 - a client of the user's own may raise anything
+        except Exception as exc:
             raise translate_by({}, exc, self._source, self._wall_clock()) from exc
         text = _plain_text(response) if self._form is None else self._form.text_of(response) or _plain_text(response)
         return Reply(text=text, usage=_usage(response), finish_reason=_finish_reason(response), raw=response)

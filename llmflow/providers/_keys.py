@@ -53,7 +53,9 @@ def check_address(model: Model) -> None:
     except ValueError:
         usable = False
     if not usable:
-        msg = f"model {model.name!r}: base_url {model.base_url!r} is no address; write it like 'http://localhost:8000/v1'"
+        msg = (
+            f"model {model.name!r}: base_url {model.base_url!r} is no address; write it like 'http://localhost:8000/v1'"
+        )
         raise DefinitionError(msg)
 
 

@@ -7,6 +7,7 @@ the asynchronous generators that are still open. So each value is held by a gene
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -45,10 +46,8 @@ class PerLoop(Generic[T]):
         value = self._make()
         keeper = self._keep(key, value)
         self._held[key] = (value, keeper)
-        try:
+        with contextlib.suppress(StopIteration):
             keeper.__anext__().send(None)  # runs to its yield without waiting; the loop now knows the generator
-        except StopIteration:
-            pass
         return value
 
     async def _keep(self, key: tuple[int, object | None], value: T) -> AsyncGenerator[None, None]:

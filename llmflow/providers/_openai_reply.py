@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-
 from llmflow.messages import FinishReason, Reply, Usage
 from llmflow.providers._json import encodable, encode_json
 from llmflow.providers._usage import field_of, usage_of
@@ -25,10 +24,9 @@ def read_completion(
     message = _mapping(choice.get("message"))
     finish = _REASONS.get(_hashable(choice.get("finish_reason")), "stop")
     refusal = message.get("refusal")
+    text = _text_of(message)
     if isinstance(refusal, str) and refusal:
         text, finish = refusal, "refusal"
-    else:
-        text = _text_of(message)
     model = data.get("model")
     return Reply(
         text=None if text is None else encodable(text),

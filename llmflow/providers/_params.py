@@ -42,5 +42,7 @@ class ParamNames:
                 translated[known] = value
             elif name not in self._dropped:
                 self._dropped.add(name)
-                warnings.warn(f"{self._model} has no parameter {name!r}; it is left out", ParamDroppedWarning, stacklevel=2)
+                warnings.warn(
+                    f"{self._model} has no parameter {name!r}; it is left out", ParamDroppedWarning, stacklevel=2
+                )
         return translated

@@ -13,8 +13,28 @@ __all__ = ["llmflow_provider"]
 
 
 _INSTRUCTOR = frozenset(
-    "anyscale azure_openai bedrock cerebras cohere databricks deepseek fireworks gemini genai groq litellm mistral "
-    "ollama openrouter perplexity together vertexai writer xai".split()
+    [
+        "anyscale",
+        "azure_openai",
+        "bedrock",
+        "cerebras",
+        "cohere",
+        "databricks",
+        "deepseek",
+        "fireworks",
+        "gemini",
+        "genai",
+        "groq",
+        "litellm",
+        "mistral",
+        "ollama",
+        "openrouter",
+        "perplexity",
+        "together",
+        "vertexai",
+        "writer",
+        "xai",
+    ]
 )
 """Services that are reached through an instructor client of the user's own."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from datetime import timezone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds to wait by `retry-after-ms` or `Retry-After` (seconds or HTTP date), None without sense in them.
+    """Return the seconds to wait by `retry-after-ms` or `Retry-After` (seconds or HTTP date), None for nonsense.
 
     Args:
         headers: The reply's headers, with names looked up in lower case.
@@ -43,7 +43,7 @@ def _until(value: str | None, now: float) -> float | None:
         return None
     try:
         date = parsedate_to_datetime(value)
-        seconds = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp() - now
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -62,7 +62,11 @@ def _scrub_value(value: Any, secrets: tuple[str, ...], depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         return {name: _scrub_value(item, secrets, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_scrub_value(item, secrets, depth + 1) for item in value) if type(value) in (list, tuple) else value
+        return (
+            type(value)(_scrub_value(item, secrets, depth + 1) for item in value)
+            if type(value) in (list, tuple)
+            else value
+        )
     return value
 
 

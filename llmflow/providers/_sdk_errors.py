@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmflow.errors import AuthenticationFailed, BadRequest, ProviderError, StepError
@@ -34,6 +35,9 @@ __all__ = [
     "from_unreadable",
     "translate_by",
 ]
+
+
+_ERROR_STATUS = re.compile(r"[45][0-9][0-9]")
 
 
 def translate_by(translators: Mapping[str, Translator], exc: Exception, source: Source, now: float) -> StepError:
@@ -88,8 +92,8 @@ def _text_of(exc: Any) -> str:
 def from_stream_event(exc: Any, source: Source, now: float) -> StepError:
     """Judge an error inside a 200, which has a body but no status; some gateways put the status into `code`."""
     del now
-    code = exc.body.get("code") if isinstance(exc.body, dict) else None
-    status = int(code) if str(code).isdecimal() and 400 <= int(str(code)[:4]) <= 599 else None
+    code = str(exc.body.get("code")) if isinstance(exc.body, dict) else ""
+    status = int(code) if _ERROR_STATUS.fullmatch(code) else None
     return error_from_facts(Facts(status=status, codes=codes_in(exc.body), text=message_in(exc.body)), source)
 
 
@@ -124,7 +128,11 @@ def _from_anything(exc: Exception, source: Source, now: float) -> StepError:
     status = getattr(exc, "status_code", None)
     if type(status) is int and 300 <= status <= 599:
         return error_from_facts(Facts(status=status, text=message_in(getattr(exc, "body", None) or "")), source)
-    if isinstance(exc, (OSError, ReplyTooLarge, UnreadableReply)) or type(exc).__module__.partition(".")[0] in ("httpx", "httpx2", "aiohttp"):
+    if isinstance(exc, (OSError, ReplyTooLarge, UnreadableReply)) or type(exc).__module__.partition(".")[0] in (
+        "httpx",
+        "httpx2",
+        "aiohttp",
+    ):
         return connection_failed(exc, source, now)
     text = clean_text(f"{type(exc).__name__}: {exc}", source.secrets)
     return ProviderError(f"{source.model}: the client failed with {text}", provider=source.provider, model=source.model)

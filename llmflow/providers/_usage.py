@@ -12,7 +12,9 @@ __all__ = ["count", "field_of", "usage_of"]
 _MOST = 10**12
 
 
-def usage_of(input_tokens: object, output_tokens: object, cached: object = None, reasoning: object = None) -> Usage | None:
+def usage_of(
+    input_tokens: object, output_tokens: object, cached: object = None, reasoning: object = None
+) -> Usage | None:
     """Return the usage; what is missing, junk or contradictory counts as unknown, so that no cost can be negative."""
     total_in, total_out, part_in, part_out = count(input_tokens), count(output_tokens), count(cached), count(reasoning)
     if total_in is None and total_out is None:

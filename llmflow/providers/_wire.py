@@ -118,12 +118,8 @@ class DirectWire:
         error = body.get("error", body) if isinstance(body, dict) else body
         name = _STATUS_ERRORS.get(reply.status, "InternalServerError" if reply.status >= 500 else "APIStatusError")
         headers = {name: value for name, value in reply.headers.items() if name not in _ABOUT_THE_BYTES}
-        response = self._http.Response(
-            reply.status, headers=headers, content=reply.content, request=self._request()
-        )
-        exc: Exception = getattr(self._sdk, name)(
-            f"Error code: {reply.status} - {body}", response=response, body=error
-        )
+        response = self._http.Response(reply.status, headers=headers, content=reply.content, request=self._request())
+        exc: Exception = getattr(self._sdk, name)(f"Error code: {reply.status} - {body}", response=response, body=error)
         return exc
 
 

@@ -1,4 +1,4 @@
-"""One request and its reply on a raw connection: enough HTTP/1.1 to serve clients, little enough to break every rule of it."""
+"""One request and its reply on a raw connection: enough HTTP/1.1 to serve clients and to break its rules."""
 
 from __future__ import annotations
 

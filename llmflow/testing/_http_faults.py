@@ -181,7 +181,9 @@ def rate_limited(
     """Answer 429, with `Retry-After` (seconds, a date or garbage) or `retry-after-ms` where given."""
     waits = {"retry-after": retry_after, "retry-after-ms": ms}
     given = {name: value for name, value in waits.items() if value is not None}
-    return status(429, message="Rate limit reached", error_code="rate_limit_exceeded", headers=given | dict(headers or {}))
+    return status(
+        429, message="Rate limit reached", error_code="rate_limit_exceeded", headers=given | dict(headers or {})
+    )
 
 
 def insufficient_quota() -> Plain:

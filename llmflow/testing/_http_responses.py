@@ -89,7 +89,9 @@ def gemini_answer(text: str | None = "", **options: Any) -> Answer:
     return answer(text, dialect=_gemini, **options)
 
 
-def json_reply(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, delay: float = 0.0) -> Plain:
+def json_reply(
+    body: object, *, status: int = 200, headers: Mapping[str, str] | None = None, delay: float = 0.0
+) -> Plain:
     """Reply with this object as JSON."""
     return raw_reply(json.dumps(body).encode(), status=status, headers=headers, delay=delay)
 

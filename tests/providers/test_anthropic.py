@@ -84,7 +84,9 @@ async def test_finish_reasons(sent, server, model, text_output, make_request):
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("content", [None, [], {}, "x", [None], [{"type": "text"}], [{"type": "thinking", "thinking": "x"}]])
+@pytest.mark.parametrize(
+    "content", [None, [], {}, "x", [None], [{"type": "text"}], [{"type": "thinking", "thinking": "x"}]]
+)
 async def test_reply_without_an_answer_has_no_text(content, server, model, output, make_request):
     """No answer at all is a reply without text, not a crash."""
     server.enqueue(json_reply({"content": content, "stop_reason": 5, "usage": "junk"}))
@@ -161,7 +163,9 @@ async def test_errors(response, kind, server, model, output, make_request):
 
     assert kind is type(caught.value)
     assert 1 == len(server.requests)
-    assert "sk-ant" not in repr(getattr(caught.value.__cause__, "request", None) and caught.value.__cause__.request.headers)
+    assert "sk-ant" not in repr(
+        getattr(caught.value.__cause__, "request", None) and caught.value.__cause__.request.headers
+    )
 
 
 def all_subclasses(cls: type[Any]) -> set[type[Any]]:
@@ -170,7 +174,9 @@ def all_subclasses(cls: type[Any]) -> set[type[Any]]:
 
 def test_every_error_of_the_sdk_is_mapped():
     """A new version of the SDK with a new error fails here and not in production; a status error tells by its status."""
-    known = all_subclasses(anthropic.AnthropicError) - (all_subclasses(anthropic.APIStatusError) - {anthropic.APIStatusError})
+    known = all_subclasses(anthropic.AnthropicError) - (
+        all_subclasses(anthropic.APIStatusError) - {anthropic.APIStatusError}
+    )
     names = {cls.__name__ for cls in known if cls.__module__.startswith("anthropic")}
 
     assert set() == names - set(TRANSLATORS)

@@ -113,7 +113,10 @@ async def test_instructor_client_of_a_local_function(output, make_request):
         return ChatCompletion.construct(id="1", model="m", choices=[choice])
 
     client = instructor.AsyncInstructor(
-        client=None, create=patch_v2(fake, provider=Provider.OPENAI, mode=Mode.TOOLS), mode=Mode.TOOLS, provider=Provider.OPENAI
+        client=None,
+        create=patch_v2(fake, provider=Provider.OPENAI, mode=Mode.TOOLS),
+        mode=Mode.TOOLS,
+        provider=Provider.OPENAI,
     )
     model = Model("openai/local", client=client)
 
@@ -141,7 +144,10 @@ async def test_instructor_client_of_another_provider(output, make_request):
         )
 
     client = instructor.AsyncInstructor(
-        client=None, create=patch_v2(fake, provider=Provider.MISTRAL, mode=Mode.TOOLS), mode=Mode.TOOLS, provider=Provider.MISTRAL
+        client=None,
+        create=patch_v2(fake, provider=Provider.MISTRAL, mode=Mode.TOOLS),
+        mode=Mode.TOOLS,
+        provider=Provider.MISTRAL,
     )
     model = Model("mistral/mistral-large", client=client)
 
@@ -161,7 +167,10 @@ async def test_what_a_client_raises_is_llmflows(output, make_request):
         raise RuntimeError("no luck")
 
     client = instructor.AsyncInstructor(
-        client=None, create=patch_v2(broken, provider=Provider.MISTRAL, mode=Mode.TOOLS), mode=Mode.TOOLS, provider=Provider.MISTRAL
+        client=None,
+        create=patch_v2(broken, provider=Provider.MISTRAL, mode=Mode.TOOLS),
+        mode=Mode.TOOLS,
+        provider=Provider.MISTRAL,
     )
     model = Model("mistral/large", client=client)
 

@@ -26,7 +26,9 @@ def model(server):
 
 def failed(code: int, status: str, **error: Any):
     """A failure in Google's form."""
-    return json_reply({"error": {"code": code, "message": "Something specific", "status": status, **error}}, status=code)
+    return json_reply(
+        {"error": {"code": code, "message": "Something specific", "status": status, **error}}, status=code
+    )
 
 
 @pytest.mark.anyio
@@ -34,7 +36,12 @@ async def test_typed_answer(server, model, output, make_request):
     """The schema goes out in the API's own JSON mode."""
     server.enqueue(answer(TICKET, usage=(12, 7)))
     request = make_request(
-        model, output, Message("system", "Be brief"), Message("user", "hi"), Message("assistant", "yes"), params={"max_tokens": 9, "stop": "END"}
+        model,
+        output,
+        Message("system", "Be brief"),
+        Message("user", "hi"),
+        Message("assistant", "yes"),
+        params={"max_tokens": 9, "stop": "END"},
     )
 
     reply = await GoogleProvider().connect(model, output)(request)
@@ -48,7 +55,11 @@ async def test_typed_answer(server, model, output, make_request):
     assert "AIzaSecretKey0123456789" == received.headers["x-goog-api-key"]
     assert ["user", "model"] == [content["role"] for content in body["contents"]]
     assert "Be brief" == body["systemInstruction"]["parts"][0]["text"]
-    assert ("application/json", 9, ["END"]) == (config["responseMimeType"], config["maxOutputTokens"], config["stopSequences"])
+    assert ("application/json", 9, ["END"]) == (
+        config["responseMimeType"],
+        config["maxOutputTokens"],
+        config["stopSequences"],
+    )
     assert {"category", "urgent"} == set(config["responseJsonSchema"]["properties"])
 
 
@@ -62,7 +73,7 @@ async def test_text_step_with_a_file(server, model, text_output, make_request):
 
     image, text = server.requests[0].json["contents"][0]["parts"]
     assert "All good." == reply.text
-    assert {"data": "cG5n", "mimeType": "image/png"} == image["inlineData"]
+    assert ["cG5n", "image/png"] == list(image["inlineData"].values())
     assert "Look" == text["text"]
 
 
@@ -99,7 +110,10 @@ async def test_reasoning_is_part_of_the_output(server, model, output, make_reque
 
 
 DELAY = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34s"}
-PER_DAY = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "RequestsPerDayPerProject"}]}
+PER_DAY = {
+    "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+    "violations": [{"quotaId": "RequestsPerDayPerProject"}],
+}
 BAD_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
 
 

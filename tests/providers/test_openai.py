@@ -248,9 +248,7 @@ async def test_files_become_parts_of_the_content(server, model, text_output, mak
         File(media_type="application/pdf", data=b"pdf", name="a.pdf"),
     )
 
-    await OpenAIProvider().connect(model, text_output)(
-        make_request(model, text_output, Message("user", "Look", files))
-    )
+    await OpenAIProvider().connect(model, text_output)(make_request(model, text_output, Message("user", "Look", files)))
 
     text, png, jpeg, wav, pdf = server.requests[0].json["messages"][0]["content"]
     assert {"type": "text", "text": "Look"} == text
@@ -353,7 +351,9 @@ async def test_no_proxy_of_the_environment_is_respected(server, model, output, m
 PARAMS = {"max_tokens": 50, "temperature": 0.1, "top_p": 0.9, "stop": "END", "seed": 1, "reasoning": "low"}
 
 
-def sent_params(name: str, params: dict[str, object], base_url: str | None = None) -> tuple[dict[str, object], list[str]]:
+def sent_params(
+    name: str, params: dict[str, object], base_url: str | None = None
+) -> tuple[dict[str, object], list[str]]:
     """Return what is sent for the parameters, and which are dropped."""
     from llmflow.providers._openai_body import param_names
     from llmflow.providers._params import ParamNames

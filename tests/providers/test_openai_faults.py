@@ -190,7 +190,9 @@ async def test_codes_decide_where_the_status_does_not(response, kind, server, mo
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("says", "code", "retryable"), [("false", 500, False), ("true", 400, True), ("maybe", 500, True)])
+@pytest.mark.parametrize(
+    ("says", "code", "retryable"), [("false", 500, False), ("true", 400, True), ("maybe", 500, True)]
+)
 async def test_x_should_retry_is_obeyed(says, code, retryable, server, model, output, make_request):
     """The provider knows best whether another try helps."""
     server.enqueue(status(code, headers={"x-should-retry": says}))
