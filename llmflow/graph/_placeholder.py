@@ -73,6 +73,13 @@ class Placeholder:
             raise state.trace.refuse("iterating or unpacking", state)
         return iter([Placeholder(state.inside("item", index, kind)) for index, kind in enumerate(items)])
 
+    def __len__(self) -> int:
+        state = _live(self)
+        items = fixed_items(state.annotation)
+        if items is None:
+            raise state.trace.refuse("len()", state)
+        return len(items)
+
     @property
     def __class__(self) -> Any:
         """Raise: this is how `isinstance` finds out what it was given."""
@@ -119,7 +126,6 @@ def _refuse(placeholder: Placeholder, attempted: str) -> NoReturn:
 
 _UNARY = {
     "__bool__": "a decision (if, while, and, or, not)",
-    "__len__": "len()",
     "__str__": "formatting",
     "__repr__": "formatting",
     "__format__": "formatting (an f-string or format())",

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from llmflow.runtime import Runtime
 
 PRELUDE = '''\
 import asyncio, copy, dataclasses, functools, json, pickle, contextlib, enum
@@ -129,10 +128,3 @@ def load(tmp_path: Path) -> Iterator[Load]:
     yield load_source
     for name in names:
         del sys.modules[name]
-
-
-@pytest.fixture
-def runtime() -> Iterator[Runtime]:
-    """Run the test inside a runtime of its own."""
-    with Runtime() as entered:
-        yield entered
