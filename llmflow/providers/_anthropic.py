@@ -85,7 +85,7 @@ def anthropic_route(
     """Return the route for one step and model; `mode` is that of an instructor client, if any."""
     mode = mode or str(model.options.get("mode", "tools"))
     form = None if output.is_text else structured(output, "anthropic", mode)
-    return Route(API, model, _BodyBuilder(model, form), form, wires, wall_clock)
+    return Route(API, model, _BodyBuilder(model, form), form, wires=wires, wall_clock=wall_clock)
 
 
 class _BodyBuilder:

@@ -75,7 +75,7 @@ def openai_route(
     """Return the route for one step and model; `dialect` and `mode` are those of an instructor client, if any."""
     mode = mode or str(model.options.get("mode", "tools"))
     form = None if output.is_text else structured(output, dialect, mode)
-    return Route(API, model, BodyBuilder(model, address, form), form, wires, wall_clock)
+    return Route(API, model, BodyBuilder(model, address, form), form, wires=wires, wall_clock=wall_clock)
 
 
 class BodyBuilder:

@@ -78,6 +78,7 @@ class Route:
         model: Model,
         body: Callable[[Request], dict[str, Any]],
         structured: Structured | None,
+        *,
         wires: Callable[[], tuple[PerLoop[Wire], str]],
         wall_clock: Callable[[], float],
     ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from llmflow.errors import DefinitionError
+from llmflow.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +61,14 @@ class Structured:
 
     def reask_turns(self, response: Any, problem: str) -> Sequence[object]:
         """Return the turns that show the model its answer and what is wrong with it."""
-        kwargs = self._handlers.reask_handler(
-            kwargs={"messages": [], "contents": []}, response=response, exception=ValueError(problem)
-        )
-        return [*kwargs["messages"], *kwargs.get("contents", ())]
+        try:
+            kwargs = self._handlers.reask_handler(
+                kwargs={"messages": []}, response=response, exception=ValueError(problem)
+            )
+        except Exception:  # noqa: BLE001 - handlers expect a well-formed answer; an odd one is why this is called
+            return [Message("user", f"Validation error found:\n{problem}\nAnswer again and fix the errors")]
+        turns: list[object] = kwargs["messages"]
+        return turns
 
 
 def structured(output: OutputFormat, provider: str, mode: str) -> Structured:

@@ -136,9 +136,7 @@ def open_wire(sdk: Sdk, base_url: str | None, api_key: str) -> Wire:
 @functools.cache
 def _idle_client(http: Any) -> Any:
     """An HTTP client that is never used: without one the SDK would build its own, with certificates and a pool."""
-    return http.AsyncClient(
-        transport=http.MockTransport(lambda request: http.Response(500)), timeout=None, trust_env=False
-    )
+    return http.AsyncClient(transport=http.MockTransport(lambda _: http.Response(500)), timeout=None, trust_env=False)
 
 
 def _is_ordinary(client: Any) -> bool:

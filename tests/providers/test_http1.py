@@ -1,0 +1,170 @@
+"""The reader of replies takes every correct one, in any pieces, and nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmflow.providers._decoding import MAX_BODY, BodyDecoder, ReplyTooLarge, UnreadableReply
+from llmflow.providers._http1 import ReplyReader
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+LENGTH = HEAD + b"Content-Length: 11\r\n\r\nhello world"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;x=1\r\nhello\r\n6\r\n world\r\n0\r\nTrailer: 1\r\n\r\n"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n" + LENGTH
+PACKED = gzip.compress(b"hello world", mtime=0)
+GZIPPED = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(PACKED), PACKED)
+
+
+def read(*pieces: bytes):
+    """Feed the pieces, and return the reply if it is complete."""
+    reader = ReplyReader()
+    for piece in pieces:
+        if reader.feed(piece):
+            return reader.reply
+    return None
+
+
+@pytest.mark.parametrize("reply", [LENGTH, CHUNKED, INTERIM, GZIPPED])
+def test_reply_is_the_same_in_any_two_pieces(reply):
+    """Where the network cuts makes no difference."""
+    for cut in range(len(reply) + 1):
+        complete = read(reply[:cut], reply[cut:])
+
+        assert (200, b"hello world", True) == (complete.status, complete.content, complete.reusable)
+
+
+@pytest.mark.parametrize("reply", [LENGTH, CHUNKED, INTERIM, GZIPPED])
+def test_reply_is_the_same_byte_by_byte(reply):
+    """The smallest pieces work too."""
+    assert b"hello world" == read(*(reply[i : i + 1] for i in range(len(reply)))).content
+
+
+@pytest.mark.parametrize("reply", [LENGTH, CHUNKED, GZIPPED])
+def test_reply_that_ends_early_is_none(reply):
+    """A partial answer is never taken for a whole one."""
+    for cut in range(len(reply)):
+        reader = ReplyReader()
+
+        assert not reader.feed(reply[:cut])
+        with pytest.raises(UnreadableReply):
+            reader.feed_end()
+
+
+def test_body_may_end_with_the_connection():
+    """Without a length the end of the connection is the end of the body."""
+    reader = ReplyReader()
+    reader.feed(HEAD + b"Connection: close\r\n\r\nhello")
+    reader.feed(b" world")
+
+    assert reader.feed_end()
+    assert (b"hello world", False) == (reader.reply.content, reader.reply.reusable)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reusable"),
+    [
+        (LENGTH, True),
+        (LENGTH.replace(b"\r\n\r\n", b"\r\nConnection: Close\r\n\r\n"), False),
+        (LENGTH.replace(b"HTTP/1.1", b"HTTP/1.0"), False),
+        (LENGTH + b"extra", False),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", True),
+    ],
+)
+def test_connection_is_reusable_only_when_it_is_clean(reply, reusable):
+    """Whatever follows a reply is not the start of the next one."""
+    assert reusable is read(reply).reusable
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"\x15\x03\x01\x00\x02\x02",
+        b"HTTP/2 200\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\n\r\n",
+        HEAD + b"Content-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        HEAD + b"Content-Length: 5, 5\r\n\r\n",
+        HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 5000,
+        HEAD + b"Name : x\r\n\r\n",
+        HEAD + b"no colon\r\n\r\n",
+        HEAD + b" folded: x\r\n\r\n",
+        HEAD + b"X: " + b"y" * 70_000,
+        HEAD + b"Content-Encoding: br\r\n\r\n",
+    ],
+)
+def test_anything_else_is_unreadable(reply):
+    """Guessing would be worse than another try."""
+    with pytest.raises(UnreadableReply):
+        read(reply)
+
+
+def test_stated_length_above_the_limit_is_refused_at_once():
+    """Nothing of such a body is read."""
+    with pytest.raises(ReplyTooLarge):
+        read(HEAD + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1))
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6), st.sampled_from([b"", HEAD, LENGTH, CHUNKED, GZIPPED[:90]]))
+def test_no_bytes_raise_anything_else(pieces, start):
+    """Whatever comes is a reply, waited for, or unreadable."""
+    reader = ReplyReader()
+    try:
+        for piece in [start, *pieces]:
+            if reader.feed(piece):
+                return
+        reader.feed_end()
+    except (UnreadableReply, ReplyTooLarge):
+        pass
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("", b"hello"),
+        ("identity", b"hello"),
+        ("gzip", gzip.compress(b"hello", mtime=0)),
+        (" GZIP ", gzip.compress(b"hello", mtime=0)),
+        ("deflate", zlib.compress(b"hello")),
+        ("deflate", zlib.compress(b"hello", wbits=-15)),
+    ],
+)
+def test_encodings(encoding, packed):
+    """Every encoding that is asked for is decoded, deflate in both its forms."""
+    decoder = BodyDecoder(encoding)
+
+    decoded = b"".join(decoder.feed(packed[i : i + 3]) for i in range(0, len(packed), 3))
+    decoder.finish()
+
+    assert b"hello" == decoded
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.sampled_from(["", "gzip", "deflate"]))
+def test_limit_is_exact(size, limit, encoding):
+    """A body of exactly the limit passes, one byte more does not."""
+    body = b"x" * size
+    packed = {"": body, "gzip": gzip.compress(body), "deflate": zlib.compress(body)}[encoding]
+    decoder = BodyDecoder(encoding, limit)
+
+    if size <= limit:
+        assert body == decoder.feed(packed)
+    else:
+        with pytest.raises(ReplyTooLarge):
+            decoder.feed(packed)
+
+
+def test_empty_body_with_an_encoding_is_empty():
+    """Nothing to decode is no error."""
+    BodyDecoder("gzip").finish()
