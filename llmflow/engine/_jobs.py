@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from llmflow.backend import alarm
 from llmflow.engine._operands import Getter, Layout, Values
-from llmflow.errors import DeadlineExceeded
+from llmflow.errors import DefinitionError
 from llmflow.graph._ir import DEFAULT, Graph, Node, Ref, Structure, map_call
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class Job(NamedTuple):
     Attributes:
         invoke: The bound unit of a plain call, awaited with `arguments`; None for every other kind.
         perform: What to await for the other kinds.
-        place: Position of the node's scope in `Places.scopes`.
+        place: Of the node's scope, see `Places`.
         reads: Nodes whose values are needed no more by this one when it has ended; itself, when nobody reads its own.
         successors: Nodes that wait for this one.
         where: A note for what is raised in it.
@@ -50,33 +49,16 @@ class _Compiler:
         self._runtime = runtime
 
     def job(self, node: Node, successors: tuple[int, ...]) -> Job:
-        place = self._places.of(node.scope)
-        limited_by = self._places.limited_by(place)
-        plain = node.kind == "call" and limited_by is None
+        plain = node.kind == "call"
         return Job(
             invoke=self._bound(node) if plain else None,
             arguments=self._layout.getters(node.inputs) if plain else (),
-            perform=_unused if plain else self._within(limited_by, self._perform(node)),
-            place=place,
+            perform=_unused if plain else self._perform(node),
+            place=self._places.of(node.scope),
             reads=node.after if successors else (*node.after, node.index),
             successors=successors,
-            where=f"in node {node.key!r} ({node.location})" if node.location else f"in node {node.key!r}",
+            where=f"in node {node.key!r} ({node.location})",
         )
-
-    def _within(self, flow: str | None, perform: Perform) -> Perform:
-        """Return `perform` under the deadline of an inlined flow, which has no call of its own that could keep it."""
-        if flow is None:
-            return perform
-        monotonic = self._runtime.clock.monotonic
-
-        async def within(values: Values, around: Frame) -> Any:
-            with alarm(around.deadline - monotonic()):
-                return await perform(values, around)
-            error = DeadlineExceeded(f"flow {flow!r}: its deadline has passed")
-            error.step, error.run_id = flow, around.run.id
-            raise error
-
-        return within
 
     def _bound(self, node: Node) -> Invoke:
         assert node.unit is not None
@@ -133,7 +115,7 @@ class _Compiler:
             perform = branches.get(chosen, default)
             if perform is None:
                 msg = f"switch on {chosen!r}, which is none of {', '.join(map(repr, branches))}; give it a default="
-                raise LookupError(msg)
+                raise DefinitionError(msg)
             return await perform(values, around)
 
         return switch
@@ -156,7 +138,7 @@ class _Compiler:
             return self._perform(branch)
         get = self._operand(node.items)
 
-        async def value(values: Values, around: Frame) -> Any:  # noqa: ARG001, RUF029  # every kind is performed alike
+        async def value(values: Values, around: Frame) -> Any:  # noqa: ARG001  # every kind is performed alike
             return get(values)
 
         return value
@@ -164,13 +146,13 @@ class _Compiler:
     def _build(self, node: Node) -> Perform:
         construct, fields = node.output, self._layout.getters(node.inputs)
 
-        async def build(values: Values, around: Frame) -> Any:  # noqa: ARG001, RUF029  # every kind is performed alike
+        async def build(values: Values, around: Frame) -> Any:  # noqa: ARG001  # every kind is performed alike
             return construct(**{name: get(values) for name, get in fields})
 
         return build
 
 
-async def _unused(values: Values, around: Frame) -> Any:  # noqa: ARG001, RUF029  # stands where a plain call has nothing
+async def _unused(values: Values, around: Frame) -> Any:  # stands where a plain call has nothing
     raise NotImplementedError
 
 

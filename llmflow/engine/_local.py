@@ -12,7 +12,7 @@ from llmflow.context import Frame, frame
 from llmflow.engine._groups import Group, open_group
 from llmflow.engine._jobs import Job, compile_jobs, count_reads
 from llmflow.engine._operands import Getter, Layout, Values
-from llmflow.engine._places import Places, enter
+from llmflow.engine._places import Places
 
 if TYPE_CHECKING:
     from llmflow.context import Scope
@@ -51,7 +51,7 @@ class LocalEngine:
 class _Plan:
     """All that the runs of one graph share."""
 
-    __slots__ = ("jobs", "monotonic", "places", "reads", "result", "roots", "values", "waits")
+    __slots__ = ("jobs", "places", "reads", "result", "roots", "values", "waits")
 
     def __init__(self, graph: Graph, runtime: Any, scope: Scope | None) -> None:
         layout = Layout.of(graph)
@@ -62,7 +62,6 @@ class _Plan:
         self.reads = count_reads(self.jobs, graph.result)
         self.waits = [len(node.after) for node in graph.nodes]
         self.roots = [index for index, waits in enumerate(self.waits) if not waits]
-        self.monotonic: Callable[[], float] = runtime.clock.monotonic
 
 
 class _Run:
@@ -70,8 +69,8 @@ class _Run:
 
     __slots__ = (
         "_around",
-        "_calling",
         "_called",
+        "_calling",
         "_frames",
         "_group",
         "_plan",
@@ -89,7 +88,7 @@ class _Run:
         self._waits = plan.waits.copy()
         self._reads = plan.reads.copy()
         self._ready = deque(plan.roots)
-        self._frames: list[Frame | None] = [None] * len(plan.places.scopes)
+        self._frames = plan.places.frames(around)
         self._group: Group | None = None
         self._called = 0
         self._calling = False
@@ -114,21 +113,15 @@ class _Run:
         A node that follows runs in the same task: on a chain there is only one, the caller's own. Ready nodes beside
         it are left to a helper, which finds nothing to do if this node ends without waiting.
         """
-        jobs, values, waits, reads = self._plan.jobs, self._values, self._waits, self._reads
-        ready, frames = self._ready, self._frames
+        jobs, values, ready, frames = self._plan.jobs, self._values, self._ready, self._frames
         current: Frame | None = None
         until_pause = PAUSE_EVERY
-        while ready:
-            if len(ready) > 1:
-                if self._group is None:
-                    return
-                index = ready.popleft()
-                if not self._called:
-                    self._call(1)
-            else:
-                index = ready.popleft()
-            invoke, arguments, perform, place, read, successors, where = jobs[index]
-            around = frames[place] or enter(self._plan.places, frames, place, self._around, self._plan.monotonic())
+        while ready and (len(ready) == 1 or self._group is not None):
+            index = ready.popleft()
+            if ready and not self._called:
+                self._call(1)
+            invoke, arguments, perform, place, reads, successors, where = jobs[index]
+            around = frames[place]
             if around is not current:
                 frame.set(around)
                 current = around
@@ -138,24 +131,37 @@ class _Run:
                 else:
                     values[index] = await perform(values, around)
             except BaseException as exc:
-                self._stop()  # at once: helpers that are on their way come before the group hears of this
-                if isinstance(exc, Exception):
-                    exc.add_note(where)
+                self._fail(exc, where)
                 raise
             if self._stopped:
                 return
-            for one in read:
-                reads[one] -= 1
-                if not reads[one]:
-                    values[one] = None
-            for one in successors:
-                waits[one] -= 1
-                if not waits[one]:
-                    ready.append(one)
+            self._release(reads)
+            self._make_ready(successors)
             until_pause -= 1
             if not until_pause:
                 until_pause = PAUSE_EVERY
                 await checkpoint()
+
+    def _fail(self, error: BaseException, where: str) -> None:
+        self._stop()  # at once: helpers that are on their way come before the group hears of this
+        if isinstance(error, Exception):
+            error.add_note(where)
+
+    def _release(self, reads: tuple[int, ...]) -> None:
+        """Let go of values that nobody else will read."""
+        left, values = self._reads, self._values
+        for index in reads:
+            left[index] -= 1
+            if not left[index]:
+                values[index] = None
+
+    def _make_ready(self, successors: tuple[int, ...]) -> None:
+        """Count one thing less that these nodes wait for."""
+        waits = self._waits
+        for index in successors:
+            waits[index] -= 1
+            if not waits[index]:
+                self._ready.append(index)
 
     async def _help(self) -> None:
         """Do what a helper does: have two more called if there is more to do, then take part."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from llmflow.graph._ir import Constant, Graph, Input, Operand, Ref, Structure
 
@@ -80,20 +80,24 @@ def _structure(kind: type[Any], items: Sequence[Getter], keys: tuple[object, ...
     return lambda values: tuple([get(values) for get in items])
 
 
-# A list that the body wrote down is one object for the traced graph, but the author sees a new one in every run.
+# A list that the body wrote down is one object in the graph, but the author sees a new one in every run.
 
 
-def _is_mutable(value: object) -> bool:
-    if type(value) is tuple:
-        return any(map(_is_mutable, cast("tuple[object, ...]", value)))
-    return type(value) in (list, dict, set)
+def _is_mutable(value: Any) -> bool:
+    if value.__class__ is tuple:
+        return any(map(_is_mutable, value))
+    return value.__class__ in _COPIES
 
 
 def _fresh(value: Any) -> Any:
     """Return a copy of what is built of plain containers; everything else in it stays the same object."""
-    kind: type[Any] = type(value)
-    if kind is list or kind is tuple:
-        return kind(map(_fresh, value))  # type: ignore[no-any-return]
-    if kind is dict:
-        return {key: _fresh(one) for key, one in value.items()}
-    return set(value) if kind is set else value
+    copy = _COPIES.get(value.__class__)
+    return value if copy is None else copy(value)
+
+
+_COPIES: dict[type, Callable[[Any], Any]] = {
+    list: lambda value: [_fresh(one) for one in value],
+    tuple: lambda value: tuple([_fresh(one) for one in value]),
+    dict: lambda value: {key: _fresh(one) for key, one in value.items()},
+    set: set,
+}

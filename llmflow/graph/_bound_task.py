@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.ports import Clock, Send
 
-__all__ = ["Body", "FoldedTask", "PlainTask", "TaskReply", "TaskRequest", "task_model"]
+__all__ = ["Body", "FoldedTask", "PlainTask", "TaskReply", "TaskRequest"]
 
 _quick_result = quick(Result)
 
@@ -56,7 +56,7 @@ async def _no_provider(request: Request) -> Reply:
     raise NotImplementedError(request)
 
 
-def task_model(name: str) -> Model:
+def _task_model(name: str) -> Model:
     """Return what stands for a task where policies look at the model: their state is kept per task by it."""
     return Model(f"task/{name}", handler=_no_provider, account=name)
 
@@ -88,12 +88,10 @@ class FoldedTask:
 
     __slots__ = ("_body", "_chain", "_clock", "_model", "_name", "_runtime", "_scope", "layers")
 
-    def __init__(
-        self, name: str, body: Body, layers: Sequence[Declared], model: Model, runtime: Any, scope: Scope | None
-    ) -> None:
+    def __init__(self, name: str, body: Body, layers: Sequence[Declared], runtime: Any, scope: Scope | None) -> None:
         self._name = name
         self._body = body
-        self._model = model
+        self._model = _task_model(name)
         self._runtime = runtime
         self._scope = scope
         self._clock: Clock = runtime.clock

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, overload
 
 from llmflow.errors import DefinitionError
-from llmflow.graph._bound_task import FoldedTask, PlainTask, task_model
+from llmflow.graph._bound_task import FoldedTask, PlainTask
 from llmflow.graph._threads import abandoned_threads, in_thread
 from llmflow.policy import Band, Declared, Off, resolve
 from llmflow.step import Bound, Unit, read_signature
@@ -57,7 +57,7 @@ class Task(Unit[P, T]):
         layers = resolve([[Declared(one, f"task:{self.name}") for one in self.policies]])
         if not layers:
             return PlainTask(self.name, body, runtime.clock)
-        return FoldedTask(self.name, body, layers, task_model(self.name), runtime, scope)
+        return FoldedTask(self.name, body, layers, runtime, scope)
 
     def _adjust(self, model: Model | None, params: Params | None, version: str | None) -> None:
         super()._adjust(model, params, version)

@@ -10,7 +10,7 @@ from typing import Any
 from llmflow.backend import on_asyncio
 from llmflow.context import Frame, Run, Scope
 from llmflow.engine import LocalEngine
-from llmflow.graph._ir import Constant, Graph, Input, Node, Operand, Ref, Structure
+from llmflow.graph import Constant, Graph, Input, Node, Operand, Ref, Structure
 from llmflow.step import MapCall, Unit
 
 NEVER = float("inf")
@@ -37,7 +37,10 @@ class Builder:
 
     def node(self, kind: Any, name: str, *, inputs: Mapping[str, Any] | None = None, **options: Any) -> Node:
         """Return a node that is not in the graph yet, as branches are."""
-        operands = {key: one if isinstance(one, Constant | Input | Ref | Structure) else Constant(one) for key, one in (inputs or {}).items()}
+        operands = {
+            key: one if isinstance(one, Constant | Input | Ref | Structure) else Constant(one)
+            for key, one in (inputs or {}).items()
+        }
         inside = [Ref(index) for branch in options.get("branches", {}).values() for index in branch.after]
         return Node(
             index=-1,

@@ -8,14 +8,14 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from .engine_graphs import Builder, around, run_graph, task_count
 
 from llmflow.engine import LocalEngine
 from llmflow.errors import StepError
-from llmflow.graph._ir import Constant, Graph, Ref, Structure
-from llmflow.graph._task import task
+from llmflow.graph import Constant, Graph, Ref, Structure, task
 from llmflow.runtime import Runtime
 from llmflow.step import Unit
+
+from .engine_graphs import Builder, around, run_graph, task_count
 
 pytestmark = pytest.mark.anyio
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from anyio.lowlevel import checkpoint
-from .engine_graphs import Builder, run_graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmflow.graph._ir import Constant, Graph, Ref, Structure
-from llmflow.graph._task import task
+from llmflow.graph import Constant, Graph, Ref, Structure, task
 from llmflow.runtime import Runtime
+
+from .engine_graphs import Builder, run_graph
 
 pytestmark = pytest.mark.anyio
 

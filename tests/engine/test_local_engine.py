@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from dataclasses import dataclass
@@ -13,15 +14,15 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
-from .engine_graphs import NEVER, Builder, around, run_graph, task_count
 
 from llmflow.context import Frame, Scope, frame
 from llmflow.engine import LocalEngine
-from llmflow.errors import DeadlineExceeded, StepError
-from llmflow.graph._ir import DEFAULT, Constant, Input, Ref, Structure
-from llmflow.graph._task import task
+from llmflow.errors import DeadlineExceeded, DefinitionError, StepError
+from llmflow.graph import DEFAULT, Constant, Input, Ref, Structure, flow, task
 from llmflow.policies import Deadline
 from llmflow.runtime import Runtime
+
+from .engine_graphs import Builder, around, run_graph, task_count
 
 pytestmark = pytest.mark.anyio
 
@@ -153,7 +154,9 @@ class Point:
 async def test_paths_and_structures(runtime: Runtime) -> None:
     """Fields, items and literals are taken apart and put together as the body says."""
     flow = Builder("given")
-    point = flow.build(Point, x=Input("given", (("item", "x"),)), y=Structure(dict, (Constant(2), Input("given")), ("two", "all")))
+    point = flow.build(
+        Point, x=Input("given", (("item", "x"),)), y=Structure(dict, (Constant(2), Input("given")), ("two", "all"))
+    )
     inner = Ref(point.node, (("attr", "y"), ("item", "two")))
     graph = flow.graph(Structure(tuple, (Ref(point.node, (("attr", "x"),)), flow.call(increment, value=inner))))
 
@@ -210,7 +213,7 @@ async def test_switch_without_a_fitting_branch(runtime: Runtime) -> None:
     flow = Builder("value")
     branches = {"a": flow.branch(increment, value=0)}
     graph = flow.graph(flow.add(flow.node("switch", "switch", condition=Input("value"), branches=branches)))
-    with pytest.raises(LookupError, match=r"'b'.*none of 'a'"):
+    with pytest.raises(DefinitionError, match=r"'b'.*none of 'a'"):
         await run_graph(graph, runtime, value="b")
 
 
@@ -221,7 +224,9 @@ async def test_or_else_takes_the_other_branch(runtime: Runtime) -> None:
     other = {"call": flow.branch(fail), "otherwise": flow.branch(increment, value=1)}
     call = flow.add(flow.node("or_else", "or_else", branches=other, **options))
     value = flow.add(flow.node("or_else", "or_else#2", branches={"call": flow.branch(fail)}, items=call, **options))
-    kept = flow.add(flow.node("or_else", "or_else#3", branches={"call": flow.branch(same, value=7)}, items=value, **options))
+    kept = flow.add(
+        flow.node("or_else", "or_else#3", branches={"call": flow.branch(same, value=7)}, items=value, **options)
+    )
 
     assert [2, 2, 7] == await run_graph(flow.graph(Structure(list, (call, value, kept))), runtime)
 
@@ -299,34 +304,25 @@ async def test_frame_of_a_node(runtime: Runtime) -> None:
     assert before is frame.get()
 
 
-async def test_inlined_flow_keeps_its_deadline(runtime: Runtime) -> None:
-    """A flow that was inlined has no call of its own, and ends in time all the same."""
+async def test_flows_inside_keep_their_deadlines(runtime: Runtime) -> None:
+    """A deadline of an inner flow ends that flow in time, and the outer flow with it, and starts when the inner one does."""
 
     @task
-    async def sleep() -> None:
-        await anyio.sleep(10)
+    async def sleep(seconds: float, after: int = 0) -> int:
+        await anyio.sleep(seconds)
+        return 1
 
-    flow = Builder()
-    inner = Scope("inner", (Deadline(0.05),), flow.scope)
-    deepest = Scope("deepest", (Deadline.off,), inner)
-    graph = flow.graph(flow.call(sleep, scope=deepest))
-    with anyio.fail_after(5), pytest.raises(DeadlineExceeded, match="flow 'inner'") as caught:
-        await run_graph(graph, runtime)
+    @flow(Deadline(0.2))
+    async def inner(seconds: float, after: int) -> int:
+        return await sleep(seconds, after)
 
-    assert "inner" == caught.value.step
+    @flow
+    async def outer(first: float, second: float) -> int:
+        return await inner(second, await sleep(first))
 
-
-async def test_inlined_flow_tells_its_calls_the_deadline(runtime: Runtime) -> None:
-    """The point is the same for every node in it, and never later than the flow's around it."""
-    flow = Builder()
-    inner = Scope("inner", (Deadline(1000),), flow.scope)
-    graph = flow.graph(Structure(list, (flow.call(where, scope=inner), flow.call(where, scope=inner), flow.call(where))))
-    run = LocalEngine().prepare(graph, runtime, None)
-    one, two, outside = [found for _, found in await run({}, around())]
-
-    assert one.deadline == two.deadline < NEVER == outside.deadline
-    soon = runtime.clock.monotonic() + 5
-    assert {soon} == {found.deadline for _, found in await run({}, around(soon))}
+    assert 1 == await outer(0.3, 0)
+    with anyio.fail_after(5), pytest.raises(DeadlineExceeded, match="inner"):
+        await outer(0, 60)
 
 
 class Big:
@@ -393,7 +389,10 @@ def test_one_preparation_serves_many_loops(runtime: Runtime) -> None:
         for _ in range(100):
             found[start] = await run({"start": start}, around())
 
-    threads = [threading.Thread(target=anyio.run, args=(many, n), kwargs={"backend": ("asyncio", "trio")[n % 2]}) for n in range(6)]
+    threads = [
+        threading.Thread(target=anyio.run, args=(many, n), kwargs={"backend": ("asyncio", "trio")[n % 2]})
+        for n in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -420,18 +419,67 @@ def test_task_factory_of_the_loop_is_used(runtime: Runtime) -> None:
     assert made
 
 
-@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="new in Python 3.12")
-def test_eager_tasks(runtime: Runtime) -> None:
-    """A loop that starts tasks at once runs wide graphs without deep recursion."""
+def eager_task_factory(
+    loop: asyncio.AbstractEventLoop, coroutine: Any, *, context: Any = None, **options: Any
+) -> asyncio.Task[Any]:
+    """Run a task's first step at once, as `asyncio.eager_task_factory` of Python 3.12 does."""
+    scheduled: list[asyncio.Handle] = []
+    call_soon = loop.call_soon
+
+    def keep(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        scheduled.append(call_soon(*args, **kwargs))
+        return scheduled[-1]
+
+    loop.call_soon = keep  # type: ignore[method-assign]
+    task: Any = asyncio.tasks._PyTask(coroutine, loop=loop, context=context, **options)  # type: ignore[attr-defined]
+    del loop.call_soon
+    current: Any = asyncio.current_task(loop)
+    if current is None:  # from outside of any task, such as run_until_complete
+        return task  # type: ignore[no-any-return]
+    scheduled[0].cancel()
+    asyncio.tasks._leave_task(loop, current)
+    try:
+        context.run(task._Task__step)
+    finally:
+        asyncio.tasks._enter_task(loop, current)
+    return task  # type: ignore[no-any-return]
+
+
+factories = [eager_task_factory] if sys.version_info < (3, 12) else [asyncio.eager_task_factory]
+
+
+@pytest.mark.parametrize("factory", factories)
+def test_eager_tasks(runtime: Runtime, factory: Any) -> None:
+    """A loop that starts tasks at once runs wide graphs, without deep recursion."""
+
+    @task
+    async def odd_ones_wait(value: int) -> int:
+        if value % 2:
+            await asyncio.sleep(0)
+        return value
 
     async def main() -> int:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        asyncio.get_running_loop().set_task_factory(factory)
         flow = Builder()
-        parts = tuple(flow.call(increment if one % 2 else same, value=one) for one in range(3000))
-        result = await run_graph(flow.graph(flow.call(total, values=Structure(list, parts))), runtime)
-        return int(result)
+        parts = tuple(flow.call(odd_ones_wait, value=one) for one in range(3000))
+        more = tuple(flow.call(same, value=one) for one in parts)
+        return int(await run_graph(flow.graph(flow.call(total, values=Structure(list, more))), runtime))
 
-    assert sum(range(3000)) + 1500 == asyncio.run(main())
+    assert sum(range(3000)) == asyncio.run(main())
+
+
+@pytest.mark.parametrize("factory", factories)
+def test_eager_failure(runtime: Runtime, factory: Any) -> None:
+    """A node that fails before its task was even returned ends the run as any other."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        flow = Builder()
+        parts = [flow.call(increment, value=1), flow.call(fail), flow.call(increment, value=2)]
+        with pytest.raises(ZeroDivisionError):
+            await run_graph(flow.graph(Structure(list, tuple(parts))), runtime)
+
+    asyncio.run(main())
 
 
 async def test_forks_of_nodes_that_never_wait_cost_few_tasks(runtime: Runtime) -> None:
