@@ -14,12 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import time
 from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import checkpoint
+
+from llmflow.backend import monotonic
 
 if TYPE_CHECKING:
     from selectors import SelectorKey
 
-__all__ = ["VirtualLoop", "virtual_backend"]
+__all__ = ["SkippingClock", "VirtualLoop", "virtual_backend"]
 
 _START = 1_000.0
 _STUCK_AFTER = 30.0
@@ -70,6 +75,30 @@ class _JumpingSelector(selectors.DefaultSelector):
             msg = f"the test is stuck: every task waits, no timer is set, and no thread woke the loop within {_STUCK_AFTER:g} s"
             raise RuntimeError(msg)
         return ready
+
+
+class SkippingClock:
+    """A runtime's clock whose sleeps take no time, for tests with real connections; `Runtime(clock=SkippingClock())`.
+
+    Attributes:
+        slept: How long each sleep would have taken, in order.
+    """
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        """Return the event loop's time, and what was slept."""
+        return monotonic() + sum(self.slept)
+
+    def time(self) -> float:
+        """Return the wall clock's time, and what was slept."""
+        return time.time() + sum(self.slept)
+
+    async def sleep(self, seconds: float, /) -> None:
+        """Take note, and go on at once."""
+        self.slept.append(seconds)
+        await checkpoint()
 
 
 def virtual_backend(name: str) -> tuple[str, dict[str, Any]]:
