@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeAlias, cast
 
 from llmflow.events import AttemptFinished, CallFinished, FallbackTaken, RetryScheduled
 from llmflow.hookspecs import hookimpl
@@ -141,6 +141,10 @@ class _Tally:
         if event.outcome != "ok":
             self.errors[event.outcome] += 1
 
+    def of_step(self) -> dict[str, Any]:
+        names = ("calls", "attempts", "reasks", "repaired", "retries", "fallbacks")
+        return {**{name: self.counts[name] for name in names}, **self.common()}
+
     def common(self) -> dict[str, Any]:
         return {
             **self.counted("input_tokens", "output_tokens", "unpriced"),
@@ -204,11 +208,7 @@ class StatsObserver:
         """Return the counts as they are now."""
         with self._lock:
             self._count()
-            names = ("calls", "attempts", "reasks", "repaired", "retries", "fallbacks")
-            steps = {
-                step: StepStats(**{name: tally.counts[name] for name in names}, **tally.common())
-                for step, tally in self._steps.items()
-            }
+            steps = {step: StepStats(**tally.of_step()) for step, tally in self._steps.items()}
             models = {
                 model: ModelStats(attempts=tally.counts["attempts"], **tally.common()) for model, tally in self._models.items()
             }

@@ -1,8 +1,10 @@
 """Steps, and what they share with tasks and flows."""
 
-from llmflow.step._bound import BoundSite, BoundStep, annotate, chain_requests, total_cost, total_usage
+from llmflow.step._attempts import chain_requests
+from llmflow.step._bound import BoundSite, BoundStep
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
+from llmflow.step._record import annotate, total_cost, total_usage
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
 from llmflow.step._sync import close_portals, run_blocking

@@ -4,49 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmflow.backend import cancelled_class
-from llmflow.errors import (
-    ContentFiltered,
-    DeadlineExceeded,
-    FallbackExhausted,
-    InvalidOutput,
-    LLMFlowError,
-    ProviderTimeout,
-    Refused,
-    StepError,
-    Truncated,
-)
-from llmflow.events import AttemptFinished, AttemptStarted, CallFinished, CallStarted
-from llmflow.messages import Answer, Ask, Attempt, CallScope, Reply, Request, Result, Usage
+from llmflow.context import new_id
+from llmflow.events import CallFinished, CallStarted
+from llmflow.messages import Answer, Ask, CallScope, Result
 from llmflow.models import Model, Params
 from llmflow.policy import Band, Declared, fold
-from llmflow.prices import Price, cost
 from llmflow.prompts import Prompt
 from llmflow.records import quick
-
-from llmflow.context import new_id
+from llmflow.step._attempts import chain_requests
+from llmflow.step._parse import parser
+from llmflow.step._record import annotate, explained, say_where, total_cost, total_usage
 
 if TYPE_CHECKING:
     from llmflow.context import Frame, Scope
-    from llmflow.ports import Clock, Send
+    from llmflow.ports import Clock
     from llmflow.schema import OutputSchema
     from llmflow.step._step import Step
 
-__all__ = ["BoundSite", "BoundStep", "annotate", "chain_requests", "total_cost", "total_usage"]
+__all__ = ["BoundSite", "BoundStep"]
 
 S = TypeVar("S")
 
 DEFAULT_MAX_TOKENS = 4096
 
-# These are made on every call.
-new_answer, new_ask, new_attempt = quick(Answer), quick(Ask), quick(Attempt)
-new_request, new_result = quick(Request), quick(Result)
-new_attempt_started, new_attempt_finished = quick(AttemptStarted), quick(AttemptFinished)
-new_call_finished = quick(CallFinished)
+new_ask, new_result, new_call_finished = quick(Ask), quick(Result), quick(CallFinished)  # made on every call
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +107,12 @@ class BoundStep:
         """Fold what stands between the choice of a model and that model's provider."""
         calls = [one for one in layers if one.band.wraps_calls]
         requests = [one for one in layers if not one.band.wraps_calls]
-        send = chain_requests(requests, self.runtime.connect(model, self.output), self._sites(model), self.runtime, model)
+        send = chain_requests(
+            requests, self.runtime.connect(model, self.output), self._sites(model), self.runtime, model
+        )
         repairs = any(one.band.rank == Band.REPAIR.rank for one in calls)
         params = self._params(model)
-        parse = _parser(send, self.output, self.step.checks, params, local_repair=repairs)
+        parse = parser(send, self.output, self.step.checks, params, local_repair=repairs)
         return fold(calls, parse, self._sites(model))  # type: ignore[no-any-return]
 
     def _params(self, model: Model) -> Params:
@@ -159,7 +145,7 @@ class BoundStep:
             if step.is_async:
                 built = await built
         except Exception as exc:
-            _say_where(exc, f"raised in the body of step {step.name!r}")
+            say_where(exc, f"raised in the body of step {step.name!r}")
             raise
         if type(built) is not Prompt:
             return self._without_asking(built, call, around)
@@ -177,7 +163,7 @@ class BoundStep:
         try:
             answer = await self._chain(ask)
         except BaseException as exc:
-            failure = _explained(exc, call)
+            failure = explained(exc, call)
             if self._finished:
                 error = type(failure).__name__ if isinstance(failure, Exception) else "cancelled"
                 self._tell(call, clock.monotonic() - started, error)
@@ -213,7 +199,9 @@ class BoundStep:
         except InvalidOutput as error:
             annotate(error, call.step, call.run_id, ())
             raise
-        result: Result[Any] = Result(value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name)
+        result: Result[Any] = Result(
+            value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name
+        )
         around.run.add(result)
         return result
 
@@ -247,214 +235,3 @@ def _dispatch(routes: Mapping[Model, Callable[[Ask], Awaitable[Answer]]]) -> Cal
         return await routes[ask.model](ask)
 
     return dispatch
-
-
-# -- between the onions ------------------------------------------------------------------------------------------------
-
-
-def _parser(
-    send: Send, output: OutputSchema, checks: Sequence[Callable[..., None]], params: Params, *, local_repair: bool
-) -> Callable[[Ask], Awaitable[Answer]]:
-    """Return what turns an ask into a request and its reply into a value."""
-
-    async def parse(ask: Ask) -> Answer:
-        reply = await send(
-            new_request(
-                messages=ask.messages,
-                model=ask.model,
-                output=output,
-                params=params,
-                deadline=ask.deadline,
-                call=ask.call,
-                turns=ask.turns,
-                sink=ask.sink,
-            )
-        )
-        text = _text_of(reply, params)
-        try:
-            value, repaired = output.parse_or_repair(text, context=ask.context) if local_repair else (output.parse(text, context=ask.context), False)
-            if checks:
-                _run_checks(checks, value, ask.inputs, text)
-        except InvalidOutput as error:
-            error.reply = reply
-            raise
-        return new_answer(value=value, text=text, reply=reply, model=ask.model, repaired=repaired or bool(ask.turns))
-
-    return parse
-
-
-def _text_of(reply: Reply, params: Params) -> str:
-    """Return the answer's text, or raise what the reply says went wrong."""
-    if reply.finish_reason == "stop" and reply.text is not None:
-        return reply.text
-    error = _unfinished(reply, params)
-    error.reply = reply
-    raise error
-
-
-def _unfinished(reply: Reply, params: Params) -> InvalidOutput:
-    if reply.finish_reason == "length":
-        limit = params.get("max_tokens")
-        error: InvalidOutput = Truncated(f"the answer was cut after {limit} tokens", text=reply.text)
-        error.add_note('Raise the limit with params={"max_tokens": ...} on the step, or ask for a shorter answer.')
-        return error
-    if reply.finish_reason == "refusal":
-        return Refused("the model declined to answer", text=reply.text)
-    if reply.finish_reason == "content_filter":
-        return ContentFiltered("the provider's content filter withheld the answer", text=reply.text)
-    return InvalidOutput("the reply holds no answer", problems=("the reply holds no answer",))
-
-
-def _run_checks(checks: Sequence[Callable[..., None]], value: object, inputs: Mapping[str, object], text: str) -> None:
-    for check in checks:
-        try:
-            check(value, inputs)
-        except ValueError as exc:
-            name = getattr(check, "__name__", type(check).__name__)
-            msg = f"the answer does not pass the check {name!r}: {exc}"
-            raise InvalidOutput(msg, text=text, problems=(str(exc),)) from exc
-
-
-# -- around the provider -----------------------------------------------------------------------------------------------
-
-
-def chain_requests(
-    layers: Sequence[Declared], send: Send, site: Callable[[Declared], BoundSite], runtime: Any, model: Model
-) -> Send:
-    """Fold the request layers round a provider, with the record of every physical request just outside of `TIMEOUT`."""
-    outside = [one for one in layers if one.band < Band.TIMEOUT]
-    inside = [one for one in layers if one.band >= Band.TIMEOUT]
-    recorded = _recorder(fold(inside, send, site), runtime, model)
-    return fold(outside, recorded, site)  # type: ignore[no-any-return]
-
-
-def _recorder(send: Send, runtime: Any, model: Model) -> Send:
-    """Return `send` with a record kept of each request, whatever becomes of it."""
-    clock: Clock = runtime.clock
-    on_started = runtime.listeners(AttemptStarted)
-    on_finished = runtime.listeners(AttemptFinished)
-    price: Price | None = runtime.price(model)
-
-    async def record(request: Request) -> Reply:
-        call = request.call
-        started = clock.monotonic()
-        if started >= request.deadline:
-            raise _no_time(model)
-        call.started = number = call.started + 1
-        if on_started:
-            event = new_attempt_started(run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number)
-            runtime.emit(event)
-        try:
-            reply = await send(request)
-        except BaseException as exc:
-            keep(request, number, clock.monotonic() - started, exc)
-            raise
-        keep(request, number, clock.monotonic() - started, None, reply.usage)
-        return reply
-
-    def keep(request: Request, number: int, latency: float, exc: BaseException | None, usage: Usage | None = None) -> None:
-        call = request.call
-        error = exc if isinstance(exc, StepError) else None
-        attempt = new_attempt(
-            model=model.name,
-            number=number,
-            outcome="ok" if exc is None else _outcome(exc, overdue=clock.monotonic() >= request.deadline),
-            latency_s=latency,
-            usage=usage,
-            cost_usd=cost(usage, price),
-            status=error.status if error is not None else None,
-            error=error,
-        )
-        call.attempts.append(attempt)
-        if on_finished:
-            runtime.emit(_finished(call, attempt))
-
-    return record
-
-
-def _outcome(exc: BaseException, *, overdue: bool) -> str:
-    if isinstance(exc, StepError):
-        return "cut" if isinstance(exc, ProviderTimeout) and exc.cut else exc.kind
-    if isinstance(exc, cancelled_class()):
-        # The deadline of the flow around may ring in the same instant as the one kept here; it is a cut all the same.
-        return "cut" if overdue else "cancelled"
-    return type(exc).__name__
-
-
-def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
-    return new_attempt_finished(
-        run_id=call.run_id,
-        call_id=call.call_id,
-        step=call.step,
-        model=attempt.model,
-        number=attempt.number,
-        outcome=attempt.outcome,
-        latency_s=attempt.latency_s,
-        usage=attempt.usage,
-        cost_usd=attempt.cost_usd,
-        status=attempt.status,
-    )
-
-
-def _no_time(model: Model) -> ProviderTimeout:
-    msg = f"no time is left to ask {model.name}"
-    return ProviderTimeout(msg, cut=True, provider=model.provider, model=model.name)
-
-
-# -- records -----------------------------------------------------------------------------------------------------------
-
-
-def total_usage(attempts: Sequence[Attempt]) -> Usage | None:
-    """Add up what the attempts used, None when none of them said."""
-    if len(attempts) == 1:
-        return attempts[0].usage
-    known = [one.usage for one in attempts if one.usage is not None]
-    return sum(known[1:], known[0]) if known else None
-
-
-def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
-    """Add up what the attempts cost, None as soon as one is unknown."""
-    if not attempts:
-        return None
-    total = Decimal(0)
-    for one in attempts:
-        if one.cost_usd is None:
-            return None
-        total += one.cost_usd
-    return total
-
-
-def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attempt]) -> None:
-    """Tell a failure which call it ended, unless a call further in has done so."""
-    if error.step is not None:
-        return
-    error.step = step
-    error.run_id = run_id
-    error.attempts = tuple(attempts)
-    error.cost_usd = total_cost(attempts)
-    error.args = (f"step {step!r}: {error.args[0]}", *error.args[1:])
-
-
-def _explained(exc: BaseException, call: CallScope) -> BaseException:
-    """Return what to raise for what ended a call, saying which call it was."""
-    if isinstance(exc, StepError):
-        failure = _overdue(exc)
-        annotate(failure, call.step, call.run_id, call.attempts)
-        return failure
-    if isinstance(exc, Exception) and not isinstance(exc, LLMFlowError):
-        _say_where(exc, f"raised in a call of step {call.step!r}")
-    return exc
-
-
-def _overdue(error: StepError) -> StepError:
-    """Return what to raise: a request that was cut because the call's time was up is the deadline's failure."""
-    last = error.causes[-1] if isinstance(error, FallbackExhausted) and error.causes else error
-    if isinstance(last, ProviderTimeout) and last.cut:
-        return DeadlineExceeded("the deadline has passed")
-    return error
-
-
-def _say_where(exc: Exception, note: str) -> None:
-    if note not in getattr(exc, "__notes__", ()):
-        exc.add_note(note)
-

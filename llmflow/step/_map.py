@@ -122,7 +122,9 @@ class MapCall(Generic[A, S, L_co]):
         self._open = Outcomes(self)
         return await self._open.__aenter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         assert self._open is not None
         await self._open.__aexit__(kind, exc, tb)
 
@@ -157,7 +159,9 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         self._group.start_soon(self._work)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self._group.cancel_scope.cancel()
         try:
             try:
@@ -249,12 +253,12 @@ def raise_first(first: BaseException, later: list[BaseException]) -> None:
     """Raise the first of several failures, with the others in `.others` and in a note."""
     if later:
         first.others = (*getattr(first, "others", ()), *later)  # type: ignore[attr-defined]  # StepError has it; on a user's error it is extra
-        first.add_note(f"{len(later)} more failed after it: " + "; ".join(f"{type(e).__name__}: {e}" for e in later[:3]))
+        first.add_note(
+            f"{len(later)} more failed after it: " + "; ".join(f"{type(e).__name__}: {e}" for e in later[:3])
+        )
     raise first
 
 
 def _immediately(value: Any) -> Generator[Any, Any, Any]:
     return value
     yield
-
-

@@ -47,7 +47,9 @@ class Signature:
                 keyword_only = bool(parameters)
                 continue
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) if keyword_only else parameter)
-        return _signature(self.inspected.replace(parameters=parameters), self.hints, self.returns, is_async=self.is_async)
+        return _signature(
+            self.inspected.replace(parameters=parameters), self.hints, self.returns, is_async=self.is_async
+        )
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -103,7 +103,9 @@ class Step(Unit[P, T]):
         shots = self._shots
         if shots is None:
             shots = self._shots = self._render_examples()
-        return render(built, template=self._template, inputs=inputs, system=self._system, examples=shots, step=self.name)
+        return render(
+            built, template=self._template, inputs=inputs, system=self._system, examples=shots, step=self.name
+        )
 
     def _read_example(self, example: object, index: int) -> tuple[dict[str, object], str]:
         """Return an example's inputs by name and its output as the model should write it."""
@@ -139,7 +141,9 @@ class Step(Unit[P, T]):
             if inspect.iscoroutine(built):
                 built = _finish(cast("Coroutine[Any, Any, object]", built), self.name)
             if type(built) is not Prompt:
-                msg = f"step {self.name!r}: an example's input makes the body return {type(built).__name__}, not a prompt"
+                msg = (
+                    f"step {self.name!r}: an example's input makes the body return {type(built).__name__}, not a prompt"
+                )
                 raise DefinitionError(msg)
             asked = render(built, template=self._template, inputs=inputs, system=None, examples=(), step=self.name)
             turns.extend(one for one in asked if one.role != "system")
@@ -271,7 +275,9 @@ def _check_params(params: Params | None, name: str) -> Params:
 def _check_checks(checks: Sequence[Check], name: str) -> tuple[Check, ...]:
     for check in checks:
         if not callable(check) or inspect.iscoroutinefunction(check):
-            msg = f"step {name!r}: check {check!r} is not a plain function (value, inputs) -> None that raises ValueError"
+            msg = (
+                f"step {name!r}: check {check!r} is not a plain function (value, inputs) -> None that raises ValueError"
+            )
             raise DefinitionError(msg)
     return tuple(checks)
 
@@ -321,7 +327,9 @@ def step(
 ) -> StepDecorator: ...
 
 
-def step(*args: Any, model: Any = None, examples: Iterable[Any] = (), checks: Iterable[Any] = (), **options: Any) -> Any:
+def step(
+    *args: Any, model: Any = None, examples: Iterable[Any] = (), checks: Iterable[Any] = (), **options: Any
+) -> Any:
     """Turn a typed function into a step: a call that a language model answers.
 
     The return annotation is the schema of the answer, and what the step returns is an instance of it. The body runs
@@ -350,7 +358,9 @@ def step(*args: Any, model: Any = None, examples: Iterable[Any] = (), checks: It
         raise DefinitionError(msg)
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        return Step[..., Any](function, model=model, policies=args, examples=tuple(examples), checks=tuple(checks), **options)
+        return Step[..., Any](
+            function, model=model, policies=args, examples=tuple(examples), checks=tuple(checks), **options
+        )
 
     return decorate
 

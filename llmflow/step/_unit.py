@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from llmflow.backend import monotonic
 from llmflow.context import Frame, Run, frame, runtimes, tracer
@@ -60,7 +60,9 @@ class Unit(Generic[P, T]):
 
     kind: ClassVar[str] = "unit"
 
-    def __init__(self, function: Callable[..., Any], signature: Signature, *, name: str, policies: tuple[Any, ...]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], signature: Signature, *, name: str, policies: tuple[Any, ...]
+    ) -> None:
         self.name = name
         self.function = function
         self.signature = signature
@@ -261,7 +263,9 @@ class Unit(Generic[P, T]):
         """
         unknown = [name for name in fixed if name not in self.signature.names]
         if unknown:
-            msg = f"{self.kind} {self.name!r} has no parameter {unknown[0]!r}; it takes {', '.join(self.signature.names)}"
+            msg = (
+                f"{self.kind} {self.name!r} has no parameter {unknown[0]!r}; it takes {', '.join(self.signature.names)}"
+            )
             raise DefinitionError(msg)
         made = self._copy()
         made.fixed = {**self.fixed, **fixed}
@@ -270,13 +274,13 @@ class Unit(Generic[P, T]):
         return made
 
     def with_(
-        self: U,
+        self,
         *policies: Policy | Off,
         model: Model | str | None = None,
         params: Params | None = None,
         run_id: str | None = None,
         version: str | None = None,
-    ) -> U:
+    ) -> Self:
         """Return a copy with other policies, model, parameters, run id or prompt version.
 
         A policy given here takes the place of the one of its kind that was declared before.
@@ -291,12 +295,15 @@ class Unit(Generic[P, T]):
 
     def _adjust(self, model: Model | None, params: Params | None, version: str | None) -> None:
         """Take over the options that only steps have."""
-        given = next((name for name, one in (("model", model), ("params", params), ("version", version)) if one is not None), None)
+        given = next(
+            (name for name, one in (("model", model), ("params", params), ("version", version)) if one is not None),
+            None,
+        )
         if given is not None:
             msg = f"{self.kind} {self.name!r} has no {given}; set it on the steps inside, or with Runtime.override()"
             raise DefinitionError(msg)
 
-    def _copy(self: U) -> U:
+    def _copy(self) -> Self:
         made = copy.copy(self)
         made._last = None  # noqa: SLF001  # a copy of our own class
         made._bounds = []  # noqa: SLF001  # a copy of our own class

@@ -1,0 +1,110 @@
+"""Around the provider: the request layers, and the record of every physical request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmflow.backend import cancelled_class
+from llmflow.errors import ProviderTimeout, StepError
+from llmflow.events import AttemptFinished, AttemptStarted
+from llmflow.messages import Attempt, CallScope, Reply, Request, Usage
+from llmflow.policy import Band, Declared, Site, fold
+from llmflow.prices import Price, cost
+from llmflow.records import quick
+
+if TYPE_CHECKING:
+    from llmflow.models import Model
+    from llmflow.ports import Clock, Send
+
+__all__ = ["chain_requests"]
+
+# Made on every call.
+new_attempt, new_attempt_started, new_attempt_finished = quick(Attempt), quick(AttemptStarted), quick(AttemptFinished)
+
+
+def chain_requests(
+    layers: Sequence[Declared], send: Send, site: Callable[[Declared], Site], runtime: Any, model: Model
+) -> Send:
+    """Fold the request layers round a provider, with the record of every physical request just outside of `TIMEOUT`."""
+    outside = [one for one in layers if one.band < Band.TIMEOUT]
+    inside = [one for one in layers if one.band >= Band.TIMEOUT]
+    recorded = _recorder(fold(inside, send, site), runtime, model)
+    return fold(outside, recorded, site)  # type: ignore[no-any-return]
+
+
+def _recorder(send: Send, runtime: Any, model: Model) -> Send:
+    """Return `send` with a record kept of each request, whatever becomes of it."""
+    clock: Clock = runtime.clock
+    on_started = runtime.listeners(AttemptStarted)
+    on_finished = runtime.listeners(AttemptFinished)
+    price: Price | None = runtime.price(model)
+
+    async def record(request: Request) -> Reply:
+        call = request.call
+        started = clock.monotonic()
+        if started >= request.deadline:
+            raise _no_time(model)
+        call.started = number = call.started + 1
+        if on_started:
+            event = new_attempt_started(
+                run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number
+            )
+            runtime.emit(event)
+        try:
+            reply = await send(request)
+        except BaseException as exc:
+            keep(request, number, clock.monotonic() - started, exc)
+            raise
+        keep(request, number, clock.monotonic() - started, None, reply.usage)
+        return reply
+
+    def keep(
+        request: Request, number: int, latency: float, exc: BaseException | None, usage: Usage | None = None
+    ) -> None:
+        call = request.call
+        error = exc if isinstance(exc, StepError) else None
+        attempt = new_attempt(
+            model=model.name,
+            number=number,
+            outcome="ok" if exc is None else _outcome(exc, overdue=clock.monotonic() >= request.deadline),
+            latency_s=latency,
+            usage=usage,
+            cost_usd=cost(usage, price),
+            status=error.status if error is not None else None,
+            error=error,
+        )
+        call.attempts.append(attempt)
+        if on_finished:
+            runtime.emit(_finished(call, attempt))
+
+    return record
+
+
+def _outcome(exc: BaseException, *, overdue: bool) -> str:
+    if isinstance(exc, StepError):
+        return "cut" if isinstance(exc, ProviderTimeout) and exc.cut else exc.kind
+    if isinstance(exc, cancelled_class()):
+        # The deadline of the flow around may ring in the same instant as the one kept here; it is a cut all the same.
+        return "cut" if overdue else "cancelled"
+    return type(exc).__name__
+
+
+def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
+    return new_attempt_finished(
+        run_id=call.run_id,
+        call_id=call.call_id,
+        step=call.step,
+        model=attempt.model,
+        number=attempt.number,
+        outcome=attempt.outcome,
+        latency_s=attempt.latency_s,
+        usage=attempt.usage,
+        cost_usd=attempt.cost_usd,
+        status=attempt.status,
+    )
+
+
+def _no_time(model: Model) -> ProviderTimeout:
+    msg = f"no time is left to ask {model.name}"
+    return ProviderTimeout(msg, cut=True, provider=model.provider, model=model.name)
