@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from llmflow.errors import DefinitionError
 from llmflow.schema import resolve_hints
@@ -91,22 +91,27 @@ def _check_function(function: object, *, kind: str, name: str) -> None:
         msg = f"{kind} {name!r} is a generator; return the value instead of yielding (`.stream()` and `.map()` give several)"
         raise DefinitionError(msg)
     if name == "<lambda>":
-        msg = f"@{kind} was given a lambda, which has no return annotation; write a function with `def`"
+        where = origin(cast("Callable[..., Any]", function))
+        msg = f"@{kind} was given the lambda of {where}, which has no return annotation; write a function with `def`"
         raise DefinitionError(msg)
 
 
 def _what_else(function: object) -> str | None:
     """Say what `function` is when it is not a plain function."""
     if isinstance(function, functools.partial):
-        return "a functools.partial; decorate the function and fix arguments with `.partial(name=value)`"
+        return f"a functools.partial of {_named(function.func)}; decorate the function and fix arguments with `.partial(name=value)`"
     if isinstance(function, staticmethod | classmethod):
         kind = "staticmethod" if isinstance(function, staticmethod) else "classmethod"
-        return f"a {kind}; put @{kind} outside, above this decorator"
+        return f"the {kind} {_named(function.__func__)}; put @{kind} outside, above this decorator"
     if isinstance(function, type):
-        return f"the class {function.__name__!r}"
+        return f"the class {function.__name__!r}; decorate a function that returns it"
     if not inspect.isfunction(function):
-        return f"{function!r}"
+        return f"{function!r}; write a function that calls it"
     return None
+
+
+def _named(function: object) -> str:
+    return repr(getattr(function, "__name__", function))
 
 
 def _check_parameters(signature: inspect.Signature, *, kind: str, name: str) -> None:

@@ -31,7 +31,7 @@ Check = Callable[..., None]
 Example = tuple[Any, Any]
 
 _PARAMS = frozenset(Params.__annotations__)
-_CALLER = 5  # frames from a warning about a template to the line of the decorator
+_CALLER = 4  # frames from a warning about a template to the line of the decorator
 
 
 class Step(Unit[P, T]):
@@ -350,7 +350,8 @@ def step(
         DefinitionError: When anything about the function, its types, its template or its policies is wrong.
     """
     if len(args) == 1 and not options and model is None and _is_function(args[0]):
-        return Step[..., Any](args[0], examples=tuple(examples), checks=tuple(checks))
+        made: Step[..., Any] = Step(args[0], examples=tuple(examples), checks=tuple(checks))
+        return made
     if args and (args[0] is None or isinstance(args[0], str | Model)):
         model, args = args[0], args[1:]
     if (stray := next((one for one in args if isinstance(one, str | Model)), None)) is not None:
@@ -358,9 +359,10 @@ def step(
         raise DefinitionError(msg)
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        return Step[..., Any](
+        made: Step[..., Any] = Step(
             function, model=model, policies=args, examples=tuple(examples), checks=tuple(checks), **options
         )
+        return made
 
     return decorate
 

@@ -226,7 +226,8 @@ class Unit(Generic[P, T]):
         Returns:
             What `await` turns into the list, and `async with` into an iterator of outcomes that holds none of them.
         """
-        return MapCall[Any, Any, Any](self, items, spread=False, concurrency=concurrency, on_error=on_error, key=key)
+        call: MapCall[Any, Any, Any] = MapCall(self, items, spread=False, concurrency=concurrency, on_error=on_error, key=key)
+        return call
 
     @overload
     def starmap(
@@ -252,7 +253,8 @@ class Unit(Generic[P, T]):
 
     def starmap(self, items: Any, /, *, concurrency: int = 16, on_error: str = "raise", key: Any = None) -> Any:
         """Like `map`, with items that are tuples of arguments."""
-        return MapCall[Any, Any, Any](self, items, spread=True, concurrency=concurrency, on_error=on_error, key=key)
+        call: MapCall[Any, Any, Any] = MapCall(self, items, spread=True, concurrency=concurrency, on_error=on_error, key=key)
+        return call
 
     # -- adjusting -----------------------------------------------------------------------------------------------------
 
