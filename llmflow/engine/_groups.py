@@ -100,8 +100,6 @@ class _AsyncioGroup:
             return
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        if self._failures.stopped:  # by the eager task's own children
-            task.cancel()
 
     async def run(self) -> None:
         self.start()

@@ -39,15 +39,13 @@ class Layout:
 
     def getter(self, operand: Operand) -> Getter:
         """Return what reads an operand."""
-        match operand:
-            case Ref(node, path):
-                return _follow(itemgetter(node), path)
-            case Input(name, path):
-                return _follow(itemgetter(self.nodes + self.inputs.index(name)), path)
-            case Constant(value):
-                return self._constant(value)
-            case Structure(kind, items, keys):
-                return _structure(kind, tuple(self.getter(item) for item in items), keys)
+        if isinstance(operand, Ref):
+            return _follow(itemgetter(operand.node), operand.path)
+        if isinstance(operand, Input):
+            return _follow(itemgetter(self.nodes + self.inputs.index(operand.name)), operand.path)
+        if isinstance(operand, Constant):
+            return self._constant(operand.value)
+        return _structure(operand.kind, [self.getter(item) for item in operand.items], operand.keys)
 
     def getters(self, operands: Mapping[str, Operand]) -> tuple[tuple[str, Getter], ...]:
         """Return what reads the arguments of a call, by name."""

@@ -77,7 +77,7 @@ class PlainTask:
         try:
             value = await self._body(**inputs)
         except Exception as exc:
-            exc.add_note(_raised_in(self._name))
+            _say_where(exc, self._name)
             raise
         latency = self._monotonic() - started
         return _quick_result(value=value, latency_s=latency, run_id=around.run.id, step=self._name)
@@ -177,7 +177,7 @@ class FoldedTask:
         try:
             return TaskReply(text=None, value=await self._body(**request.inputs))
         except Exception as exc:
-            exc.add_note(_raised_in(self._name))
+            _say_where(exc, self._name)
             raise
 
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
@@ -218,3 +218,10 @@ class FoldedTask:
 
 def _raised_in(name: str) -> str:
     return f"raised in task {name!r}"
+
+
+def _say_where(error: Exception, name: str) -> None:
+    """Note which task the author's code was running for; once, also when every try raises the same object."""
+    note = _raised_in(name)
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)

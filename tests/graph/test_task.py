@@ -13,12 +13,12 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from llmflow.context import frame
+from llmflow.context import Frame, Run, frame
 from llmflow.errors import DeadlineExceeded, DefinitionError, ProviderTimeout, RateLimited, StepError
 from llmflow.events import AttemptStarted, RetryScheduled
 from llmflow.graph import Task, flow, task
 from llmflow.graph._bound_task import PlainTask, TaskReply, TaskRequest
-from llmflow.graph._threads import AbandonedThreads
+from llmflow.graph._threads import AbandonedThreads, _ThreadCall
 from llmflow.messages import Reply, Request, Result
 from llmflow.policies import Bulkhead, Deadline, Fallback, Repair, Retry, Timeout
 from llmflow.policy import Band, RequestLayer, Site
@@ -233,8 +233,24 @@ async def test_retry_of_what_it_is_told(runtime: Runtime) -> None:
     result = await fetch.run("a")
 
     assert "content of a" == result.value
-    assert [("ConnectionError", 1), ("ConnectionError", 2), ("ok", 3)] == [(one.outcome, one.number) for one in result.attempts]
+    assert [("ConnectionError", 1), ("ConnectionError", 2), ("ok", 3)] == [
+        (one.outcome, one.number) for one in result.attempts
+    ]
     assert {"task/fetch"} == {one.model for one in result.attempts}
+
+
+async def test_note_is_added_once(runtime: Runtime) -> None:
+    """Tries that raise one and the same object do not write on it again and again."""
+    error = ConnectionError()
+
+    @task(Retry(3, wait_initial=0, on=ConnectionError))
+    async def fetch() -> str:
+        raise error
+
+    with pytest.raises(ConnectionError):
+        await fetch()
+
+    assert ["raised in task 'fetch'"] == error.__notes__
 
 
 async def test_retry_leaves_the_rest_alone(runtime: Runtime) -> None:
@@ -261,8 +277,12 @@ async def test_retry_is_told_to_listeners_and_attempts_are_not() -> None:
         def __init__(self) -> None:
             from llmflow.hookspecs import hookimpl
 
-            self.llmflow_retry_scheduled = hookimpl(lambda event: seen.append(event), specname="llmflow_retry_scheduled")
-            self.llmflow_attempt_started = hookimpl(lambda event: seen.append(event), specname="llmflow_attempt_started")
+            self.llmflow_retry_scheduled = hookimpl(
+                lambda event: seen.append(event), specname="llmflow_retry_scheduled"
+            )
+            self.llmflow_attempt_started = hookimpl(
+                lambda event: seen.append(event), specname="llmflow_attempt_started"
+            )
 
     with Runtime(plugins=[Listener()]):
 
@@ -356,11 +376,44 @@ async def test_a_try_that_the_deadline_cuts_is_the_deadlines_failure(runtime: Ru
         await around()
 
 
+async def test_a_cut_try_is_the_deadlines_failure(runtime: Runtime) -> None:
+    """A Timeout that had less time than it says does not look like the work's own slowness."""
+
+    @task(Timeout(60))
+    async def fetch() -> int:
+        await anyio.sleep(60)
+        return 1
+
+    around = Frame(Run("x"), None, runtime.clock.monotonic() + 0.05)
+    with anyio.fail_after(5), pytest.raises(DeadlineExceeded, match="task 'fetch': its deadline has passed") as caught:
+        await fetch.bound(runtime, None).invoke({}, around)
+
+    assert ["ProviderTimeout"] == [one.outcome for one in caught.value.attempts]
+    assert isinstance(caught.value.__cause__, ProviderTimeout)
+
+
+async def test_failure_of_a_call_in_the_body_is_that_calls(runtime: Runtime) -> None:
+    """What already says whose failure it is keeps saying so."""
+
+    @task(Timeout(0.02))
+    async def inner() -> int:
+        await anyio.sleep(60)
+        return 1
+
+    @task(Timeout(60))
+    async def outer() -> int:
+        return await inner()
+
+    with anyio.fail_after(5), pytest.raises(ProviderTimeout, match="^task 'inner': not done") as caught:
+        await outer()
+
+    assert "inner" == caught.value.step
+    assert ["raised in task 'outer'"] == caught.value.__notes__
+
+
 async def test_no_try_begins_after_the_deadline(runtime: Runtime) -> None:
     """When the time is up before the body was asked, it is not asked."""
     bound = double.with_(Timeout(1)).bound(runtime, None)
-    from llmflow.context import Frame, Run
-
     with pytest.raises(DeadlineExceeded, match="task 'double': its deadline has passed"):
         await bound.invoke({"value": 1}, Frame(Run("x"), None, runtime.clock.monotonic() - 1))
 
@@ -564,6 +617,17 @@ async def test_call_that_was_given_up_before_a_thread_was_free_does_not_run(runt
 
     assert 1 == len(ran)
     assert count_of(runtime).join(5)
+
+
+def test_thread_that_comes_too_late_does_nothing() -> None:
+    """A call can be given up between being handed to a thread and beginning there."""
+    ran: list[int] = []
+    threads = AbandonedThreads()
+    call = _ThreadCall(ran.append, {}, threads)
+    call.give_up()
+
+    assert call.run() is None
+    assert ([], 0) == (ran, threads.total)
 
 
 def test_sync_call_does_not_wait_for_a_thread_past_its_timeout(runtime: Runtime) -> None:
