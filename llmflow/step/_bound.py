@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmflow.context import new_id
+from llmflow.errors import InvalidOutput
 from llmflow.events import CallFinished, CallStarted
 from llmflow.messages import Answer, Ask, CallScope, Result
 from llmflow.models import Model, Params
@@ -143,7 +144,7 @@ class BoundStep:
         try:
             built = step.body(**inputs)
             if step.is_async:
-                built = await built
+                built = await built  # type: ignore[misc]  # as is_async says
         except Exception as exc:
             say_where(exc, f"raised in the body of step {step.name!r}")
             raise
