@@ -192,6 +192,9 @@ class _QueuedAlarm:
 
     __slots__ = ("_before", "_queue", "ends", "fired", "task")
 
+    ends: float
+    task: asyncio.Task[object] | None
+
     def __init__(self, queue: _Queue) -> None:
         self._queue = queue
         self.fired = False
