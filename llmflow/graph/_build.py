@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmflow.context import tracer
 from llmflow.errors import DefinitionError
-from llmflow.graph._drive import drive
 from llmflow.graph._check import check_source
+from llmflow.graph._drive import drive
 from llmflow.graph._trace import Trace, unused_inputs
 from llmflow.prompts import UnusedParameterWarning
 

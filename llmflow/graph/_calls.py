@@ -201,11 +201,23 @@ def _is_one(target: Any, among: tuple[Any, ...]) -> bool:
     return any(target is one for one in among)
 
 
-def _function(target: Any) -> FunctionType:
+def _function(target: Any) -> Any:
     """Return the function behind a method."""
     if isinstance(target, MethodType):
         return _function(target.__func__)
-    return target.func if isinstance(target, functools.partial) else target  # type: ignore[no-any-return]
+    return target.func if isinstance(target, functools.partial) else target
+
+
+def _is_method(target: Any) -> bool:
+    """Whether it is a method as `Source.resolve` gives them: a function with its object."""
+    return isinstance(target, functools.partial)
+
+
+def _receiver(target: Any) -> Any:
+    """Return the object whose method it is."""
+    if (method := getattr(target, "args", None)) and _is_method(target):
+        return method[0]
+    return getattr(target, "__self__", None)
 
 
 def _is_plain_function(target: Any) -> bool:
@@ -216,7 +228,7 @@ def _is_ours(target: Any) -> bool:
     """Whether it is a step, task or flow, or one of llmflow's functions, which know placeholders."""
     if isinstance(target, Unit):
         return True
-    owner = target.args[0] if isinstance(target, functools.partial) and target.args else getattr(target, "__self__", None)
+    owner = _receiver(target)
     module = getattr(_function(target), "__module__", None) or ""
     return isinstance(owner, Unit) or module == "llmflow" or module.startswith("llmflow.")
 

@@ -16,7 +16,7 @@ from typing import Any
 from llmflow.errors import DefinitionError
 from llmflow.graph._calls import Calls
 from llmflow.graph._source import FunctionNode, Source, find_source
-from llmflow.graph._taint import PLAIN, Env, Level, Taint, element, holder, join, own_nodes
+from llmflow.graph._taint import PLAIN, Env, Level, Taint, element, holder, join, own_nodes, pairs, parameter_names
 
 __all__ = ["check_source"]
 
@@ -184,12 +184,12 @@ class Checker:
     # -- assignments ---------------------------------------------------------------------------------------------------
 
     def _assign(self, target: ast.expr, value: ast.expr, env: Env) -> None:
-        pairs = _pairs(target, value)
-        if pairs is None:
+        written = pairs(target, value)
+        if written is None:
             self._bind(target, self.value(value, env), env)
             return
-        taints = [self.value(one, env) for _, one in pairs]
-        for (one, _), taint in zip(pairs, taints, strict=True):
+        taints = [self.value(one, env) for _, one in written]
+        for (one, _), taint in zip(written, taints, strict=True):
             self._bind(one, taint, env)
 
     def _bind(self, target: ast.expr, taint: Taint, env: Env) -> None:
@@ -221,7 +221,7 @@ class Checker:
 
     # -- expressions ---------------------------------------------------------------------------------------------------
 
-    def value(self, node: ast.expr, env: Env) -> Taint:  # noqa: C901, PLR0911, PLR0912  # one case for each kind of expression
+    def value(self, node: ast.expr, env: Env) -> Taint:  # noqa: C901, PLR0911  # one case for each kind of expression
         """Check an expression and return what it gives."""
         match node:
             case ast.Name(name):
@@ -248,10 +248,10 @@ class Checker:
                 return taint
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 return self._comprehension(node, env)
-            case ast.Lambda(arguments, body):
-                inner = env.fork()
-                inner.variables.update((name, PLAIN) for name in parameter_names(arguments))
-                self.value(body, inner)
+            case ast.Lambda(arguments, result):
+                lambda_env = env.fork()
+                lambda_env.variables.update((name, PLAIN) for name in parameter_names(arguments))
+                self.value(result, lambda_env)
                 return PLAIN
             case _:
                 return self._compound(node, env)
@@ -287,19 +287,3 @@ class Checker:
                 self.value(condition, inner)
         made = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         return holder([self.value(one, inner) for one in made])
-
-
-def parameter_names(arguments: ast.arguments) -> list[str]:
-    """Return the names that a function's parameters bind."""
-    extra = [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
-    return [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *extra)]
-
-
-def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]] | None:
-    """Return what is assigned to what when both sides are written out, as in `a, b = 1, await triage(text)`."""
-    if not isinstance(target, ast.Tuple | ast.List) or not isinstance(value, ast.Tuple | ast.List):
-        return None
-    sides = (*target.elts, *value.elts)
-    if len(target.elts) != len(value.elts) or any(isinstance(one, ast.Starred) for one in sides):
-        return None
-    return list(zip(target.elts, value.elts, strict=True))

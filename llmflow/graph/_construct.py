@@ -6,9 +6,11 @@ import difflib
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_origin
 
-from llmflow.graph._operation import Operation, mistake
-from llmflow.graph._types import display, fields_of, required_fields
 from pydantic import BaseModel
+
+from llmflow.graph._fields import fields_of, required_fields
+from llmflow.graph._operation import Operation, mistake
+from llmflow.graph._types import display
 
 if TYPE_CHECKING:
     from llmflow.graph._ir import Node

@@ -42,8 +42,8 @@ class Arrow:
 class Drawing:
     """Boxes in an order in which every arrow points forward."""
 
-    boxes: list[Box] = field(default_factory=list)
-    arrows: list[Arrow] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list[Box])
+    arrows: list[Arrow] = field(default_factory=list[Arrow])
 
 
 def draw(graph: Graph) -> Drawing:
@@ -105,7 +105,7 @@ def _title(graph: Graph, node: Node) -> str:
     if node.branches:
         return {"when": "when", "switch": "switch", "or_else": "or else"}[node.kind]
     path = node.key.removeprefix(f"{graph.name}/").replace("/", " / ")
-    return f"{path} × n" if node.kind == "map" else path
+    return f"{path} (each)" if node.kind == "map" else path
 
 
 def _subtitle(node: Node) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from llmflow.backend import running_loop
+from llmflow.backend import running_loop  # pyright: ignore[reportPrivateUsage]  # exported there under this name
 from llmflow.context import tracer
 from llmflow.errors import DefinitionError
 from llmflow.graph._location import at, suspended_location
@@ -119,7 +119,7 @@ class _NoLoop:
 
 
 @contextmanager
-def _no_loop(trace: Trace) -> Iterator[None]:
+def _no_loop(trace: Trace) -> Generator[None, None, None]:
     real = running_loop()
     asyncio._set_running_loop(cast("Any", _NoLoop(trace)))  # noqa: SLF001  # listed in asyncio.events.__all__ for exactly this
     try:

@@ -6,8 +6,10 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, is_typeddict
 
-from llmflow.graph._types import fields_of, is_open, members, required_fields, strip
 from pydantic import BaseModel
+
+from llmflow.graph._fields import fields_of, required_fields
+from llmflow.graph._types import is_open, members, strip
 
 __all__ = ["fits"]
 
@@ -25,7 +27,7 @@ def fits(source: Any, target: Any) -> bool:
 def _fits_any(source: Any, targets: tuple[Any, ...]) -> bool:
     if get_origin(source) is Literal:
         return all(_value_fits(value, targets) for value in get_args(source))
-    if source is bool and _value_fits(True, targets) and _value_fits(False, targets):  # noqa: FBT003  # bool is Literal[True, False]
+    if source is bool and _value_fits(True, targets) and _value_fits(False, targets):  # bool is Literal[True, False]
         return True
     return any(_fits_one(source, target) for target in targets)
 
@@ -51,10 +53,8 @@ def _fits_one(source: Any, target: Any) -> bool:
         return _typed_dict_fits(source, target, one, other)
     if not isinstance(one, type) or not isinstance(other, type) or getattr(other, "_is_protocol", False):
         return True
-    if one in _NUMBERS.get(other, ()):
-        return True
     if not _is_subclass(one, other):
-        return _same_generic_model(one, other)
+        return one in _NUMBERS.get(other, ()) or _same_generic_model(one, other)
     return _arguments_fit(source, target, one, other)
 
 

@@ -42,7 +42,7 @@ class Flow(Unit[P, T]):
     def __init__(
         self, function: Callable[..., Any], *, name: str | None = None, policies: tuple[Any, ...] = (), eager: bool = False
     ) -> None:
-        name = name or getattr(function, "__name__", type(function).__name__)
+        name = name or str(getattr(function, "__name__", type(function).__name__))
         signature = read_signature(function, kind="flow", name=name, asynchronous=True)
         if signature.returns is Parameter.empty:
             msg = f"flow {name!r} has no return annotation; say what it returns, `-> None` if nothing"
@@ -90,7 +90,7 @@ class Flow(Unit[P, T]):
 
     def _copy(self) -> Any:
         made = super()._copy()
-        made._graph = None
+        made._graph = None  # noqa: SLF001  # a copy of our own class
         return made
 
     @overload
@@ -212,9 +212,9 @@ def flow(*args: Any, eager: bool = False, name: str | None = None) -> Any:
         DefinitionError: When it is not an `async def` with a return annotation, or a policy is wrong.
     """
     if len(args) == 1 and not eager and name is None and callable(args[0]) and not hasattr(args[0], "band"):
-        return Flow(args[0])
+        return Flow[..., Any](args[0])
 
     def decorate(function: Callable[..., Any]) -> Flow[..., Any]:
-        return Flow(function, name=name, policies=args, eager=eager)
+        return Flow[..., Any](function, name=name, policies=args, eager=eager)
 
     return decorate

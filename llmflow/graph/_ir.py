@@ -88,11 +88,11 @@ class Node:
     location: str
     scope: Scope
     unit: Unit[..., Any] | None = None
-    inputs: Mapping[str, Operand] = field(default_factory=dict)
+    inputs: Mapping[str, Operand] = field(default_factory=dict[str, Operand])
     mapping: MapCall[Any, Any, Any] | None = None
     items: Operand | None = None
     condition: Operand | None = None
-    branches: Mapping[Any, Node] = field(default_factory=dict)
+    branches: Mapping[Any, Node] = field(default_factory=dict[Any, Any])
     errors: tuple[type[BaseException], ...] = ()
     after: tuple[int, ...] = ()
 

@@ -6,6 +6,7 @@ point in each; boxes are ordered within their layer by where their neighbours ar
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,16 +26,19 @@ Slot = tuple[str, int]
 """A box `(id, -1)`, or where arrow number n passes a layer: `("", n * layers + layer)`."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Sizes and positions in pixels; positions are centres."""
+    """Sizes and positions in pixels; positions are centres.
 
-    width: float = 0.0
-    height: float = 0.0
-    sizes: dict[str, Point] = field(default_factory=dict)
-    centres: dict[str, Point] = field(default_factory=dict)
-    routes: list[list[Point]] = field(default_factory=list)
-    """For each arrow the points it goes through, from below its source to above its target."""
+    Attributes:
+        routes: For each arrow the points it goes through, from below its source to above its target.
+    """
+
+    width: float
+    height: float
+    sizes: Mapping[str, Point]
+    centres: Mapping[str, Point]
+    routes: list[list[Point]]
 
 
 def lay_out(drawing: Drawing, sizes: Mapping[str, Point]) -> Layout:
@@ -44,7 +48,7 @@ def lay_out(drawing: Drawing, sizes: Mapping[str, Point]) -> Layout:
     _order(rows, links)
     widths = {slot: sizes[slot[0]][0] if slot[0] else _BEND for row in rows for slot in row}
     across = _columns(rows, links, widths)
-    return _place(drawing, rows, across, dict(sizes), layers)
+    return _place(drawing, _Grid(rows, layers, across, sizes))
 
 
 def _layers(drawing: Drawing) -> dict[str, int]:
@@ -101,7 +105,7 @@ def _order(rows: list[list[Slot]], links: list[tuple[Slot, Slot]]) -> None:
         for row in rows if downwards else rows[::-1]:
             place = {slot: index for other in rows for index, slot in enumerate(other)}
             now = {slot: index for index, slot in enumerate(row)}
-            row.sort(key=lambda slot: _mean([place[one] for one in near[slot]], now[slot]))  # noqa: B023  # used at once
+            row.sort(key=lambda slot: _mean([place[one] for one in near[slot]], now[slot]))  # used at once
         crossings = _crossings(rows, below)
         if crossings < fewest:
             best, fewest = [list(row) for row in rows], crossings
@@ -110,7 +114,7 @@ def _order(rows: list[list[Slot]], links: list[tuple[Slot, Slot]]) -> None:
 
 def _crossings(rows: list[list[Slot]], below: Mapping[Slot, list[Slot]]) -> int:
     count = 0
-    for upper, lower in zip(rows, rows[1:], strict=False):
+    for upper, lower in itertools.pairwise(rows):
         place = {slot: index for index, slot in enumerate(lower)}
         ends = [place[one] for slot in upper for one in sorted(below.get(slot, ()), key=place.__getitem__)]
         count += sum(ends[i] > ends[j] for i in range(len(ends)) for j in range(i + 1, len(ends)))
@@ -158,45 +162,48 @@ def _spread(row: list[Slot], wanted: Mapping[Slot, float], widths: Mapping[Slot,
         across.update((slot, centre + offset) for slot, offset in zip(members, offsets, strict=True))
 
 
-def _place(
-    drawing: Drawing, rows: list[list[Slot]], across: Mapping[Slot, float], sizes: dict[str, Point], layers: Mapping[str, int]
-) -> Layout:
-    layout = Layout(sizes=sizes)
-    heights = [max((sizes[name][1] for name, _ in row if name), default=0.0) for row in rows]
-    middles: list[float] = []
-    y = 0.0
-    for height in heights:
-        middles.append(y + height / 2)
-        y += height + _LAYER
-    layout.height = y - _LAYER
-    layout.width = max(across[slot] + (sizes[slot[0]][0] if slot[0] else _BEND) / 2 for slot in across)
-    for (name, number), x in across.items():
-        if name:
-            layout.centres[name] = (x, middles[layers[name]])
-        del number
-    layout.routes = [_route(arrow, index, rows, across, layout, heights, middles, layers) for index, arrow in enumerate(drawing.arrows)]
-    for arrow, route in zip(drawing.arrows, layout.routes, strict=True):
-        layout.width = max(layout.width, *(x for x, _ in route), middle(route)[0] + len(arrow.label) * _LETTER / 2)
-    return layout
+@dataclass(slots=True)
+class _Grid:
+    """The rows with their places: how far each slot is from the left, how far each row is from the top."""
+
+    rows: list[list[Slot]]
+    layers: Mapping[str, int]
+    across: Mapping[Slot, float]
+    sizes: Mapping[str, Point]
+    heights: list[float] = field(default_factory=list[float])
+    middles: list[float] = field(default_factory=list[float])
+
+    def __post_init__(self) -> None:
+        y = 0.0
+        for row in self.rows:
+            height = max((self.sizes[name][1] for name, _ in row if name), default=0.0)
+            self.heights.append(height)
+            self.middles.append(y + height / 2)
+            y += height + _LAYER
+
+    def centre(self, name: str) -> Point:
+        """Return the middle of a box."""
+        return self.across[name, -1], self.middles[self.layers[name]]
+
+    def route(self, arrow: Arrow, number: int) -> list[Point]:
+        """Return the points an arrow goes through: straight past each layer between its ends."""
+        (x, y), half = self.centre(arrow.source), self.sizes[arrow.source][1] / 2
+        points = [(x, y + half)]
+        for layer in range(self.layers[arrow.source] + 1, self.layers[arrow.target]):
+            x, y, half = self.across["", number * len(self.rows) + layer], self.middles[layer], self.heights[layer] / 2
+            points += [(x, y - half), (x, y + half)]
+        (x, y), half = self.centre(arrow.target), self.sizes[arrow.target][1] / 2
+        return [*points, (x, y - half)]
 
 
-def _route(
-    arrow: Arrow,
-    number: int,
-    rows: list[list[Slot]],
-    across: Mapping[Slot, float],
-    layout: Layout,
-    heights: list[float],
-    middles: list[float],
-    layers: Mapping[str, int],
-) -> list[Point]:
-    (x, y), (_, height) = layout.centres[arrow.source], layout.sizes[arrow.source]
-    points = [(x, y + height / 2)]
-    for layer in range(layers[arrow.source] + 1, layers[arrow.target]):
-        x = across["", number * len(rows) + layer]
-        points += [(x, middles[layer] - heights[layer] / 2), (x, middles[layer] + heights[layer] / 2)]
-    (x, y), (_, height) = layout.centres[arrow.target], layout.sizes[arrow.target]
-    return [*points, (x, y - height / 2)]
+def _place(drawing: Drawing, grid: _Grid) -> Layout:
+    centres = {box.id: grid.centre(box.id) for box in drawing.boxes}
+    routes = [grid.route(arrow, number) for number, arrow in enumerate(drawing.arrows)]
+    rights = [x + grid.sizes[name][0] / 2 for name, (x, _) in centres.items()]
+    for arrow, route in zip(drawing.arrows, routes, strict=True):
+        rights += [middle(route)[0] + len(arrow.label) * _LETTER / 2, *(x for x, _ in route)]
+    height = grid.middles[-1] + grid.heights[-1] / 2
+    return Layout(width=max(rights), height=height, sizes=grid.sizes, centres=centres, routes=routes)
 
 
 def middle(route: list[Point]) -> Point:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from types import CodeType, CoroutineType, FrameType
 from typing import Any
 
 __all__ = ["at", "current_location", "suspended_location"]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 
 
 def at(filename: str, line: int) -> str:
     """Return `file:line`, relative to the working directory when the file is below it."""
-    if os.path.isabs(filename):
+    if Path(filename).is_absolute():
         try:
             relative = os.path.relpath(filename)
         except ValueError:  # another drive
@@ -30,7 +31,7 @@ def current_location(module: str, stop: CodeType) -> str:
     helps is the author's own. Frames outside of `stop`, the code that drives the body, belong to whoever called it.
     """
     home = module.partition(".")[0]
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the only way to the lines that are running
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the only way to the lines that run
     nearest: FrameType | None = None
     while frame is not None and frame.f_code is not stop:
         if not frame.f_code.co_filename.startswith(_PACKAGE):

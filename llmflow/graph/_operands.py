@@ -87,21 +87,37 @@ def nodes_in(*operands: Operand | None) -> tuple[int, ...]:
 
 def _check_constant(value: object, trace: Trace, what: str) -> None:
     """Raise for what would go wrong unnoticed: forgotten awaits, hidden placeholders, what can be read only once."""
-    if isinstance(value, Deferred | MapCall | types.CoroutineType):
-        name = value.unit.name if isinstance(value, MapCall) else getattr(value, "name", None) or getattr(value, "__name__", "?")
-        if isinstance(value, Deferred | MapCall):
-            value.discard()
+    if (name := _forgotten(value)) is not None:
         raise trace.fail(f"{what} is a call of {name!r} that was not awaited; write `await` before it")
-    if isinstance(value, Iterator | AsyncIterator):
+    if _is_iterator(value):
         raise trace.fail(
-            f"{what} is {type(value).__name__}, which can be read only once, but the flow may run many times; "
+            f"{what} is {_kind(value)}, which can be read only once, but the flow may run many times; "
             f"give a list, or use @flow(eager=True)"
         )
     if _hides_placeholder(value):
         raise trace.fail(
-            f"{what} is {type(value).__name__} with a value in it that is only known when the flow runs; "
-            f"construct it with build({type(value).__name__}, ...) or in a @task, or use @flow(eager=True)"
+            f"{what} is {_kind(value)} with a value in it that is only known when the flow runs; "
+            f"construct it with build({_kind(value)}, ...) or in a @task, or use @flow(eager=True)"
         )
+
+
+def _is_iterator(value: object) -> bool:
+    return isinstance(value, Iterator | AsyncIterator)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _forgotten(value: Any) -> str | None:
+    """Return the name of a call that nobody awaited, and give it up."""
+    if isinstance(value, types.CoroutineType):
+        value.close()
+        return str(value.__name__)
+    if isinstance(value, Deferred | MapCall):
+        value.discard()
+        return str(value.unit.name if isinstance(value, MapCall) else value.name)
+    return None
 
 
 def _hides_placeholder(value: object) -> bool:
@@ -119,15 +135,20 @@ def _hides_placeholder(value: object) -> bool:
     return False
 
 
-def _parts(value: object) -> Iterator[object]:
+def _parts(value: Any) -> Iterator[object]:
+    """Yield what an object holds: its items, then its attributes."""
+    yield from _items(value)
+    yield from getattr(value, "__dict__", {}).values()
+    for owner in type(value).__mro__:
+        names: Any = owner.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            yield getattr(value, name, None)
+
+
+def _items(value: object) -> Iterator[object]:
     if isinstance(value, dict):
         yield from cast("dict[object, object]", value).values()
     elif isinstance(value, list | tuple | set | frozenset):
         yield from cast("list[object]", value)
     elif isinstance(value, types.MethodType):
         yield value.__self__
-    yield from getattr(value, "__dict__", {}).values()
-    for owner in type(value).__mro__:
-        names = owner.__dict__.get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            yield getattr(value, name, None)

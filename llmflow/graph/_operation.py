@@ -32,7 +32,7 @@ class Operation(Deferred[T_co]):
 
     __slots__ = ("_taken",)
 
-    kind: Literal["when", "switch", "or_else", "build"] | Literal["gather"]
+    kind: Literal["when", "switch", "or_else", "build", "gather"]
 
     def __init__(self, taken: Iterable[object]) -> None:
         super().__init__()
@@ -139,6 +139,7 @@ class Failing(Protocol):
 
     def fail(self, message: str) -> DefinitionError:
         """Return the error and remember it."""
+        ...
 
 
 def check_branches(given: Mapping[str, Any]) -> tuple[Any, ...]:

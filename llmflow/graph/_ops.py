@@ -15,7 +15,7 @@ from llmflow.graph._ir import DEFAULT, Constant, Node
 from llmflow.graph._operands import to_operand, type_of
 from llmflow.graph._operation import Operation, check_branches, discard, is_branch, mistake
 from llmflow.graph._placeholder import is_placeholder
-from llmflow.graph._types import cases, display, is_open, members, union_of
+from llmflow.graph._types import cases, display, is_a, is_open, members, union_of
 from llmflow.step import raise_first
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def gather(*calls: Any) -> Any:
 class _OrElse(Operation[Any]):
     kind = "or_else"
 
-    def __init__(self, call: Any, otherwise: Any, on: tuple[type[BaseException], ...]) -> None:
+    def __init__(self, call: Any, otherwise: Any, on: type[Exception] | tuple[type[Exception], ...]) -> None:
         given = {"the first argument of or_else()": call}
         if is_branch(otherwise):
             given["the second argument of or_else()"] = otherwise
@@ -239,9 +239,10 @@ class _OrElse(Operation[Any]):
         super().__init__((call, otherwise))
 
     async def perform(self) -> Any:
-        call, otherwise = self._taken
+        taken: tuple[Any, ...] = self._taken
+        call, otherwise = taken
         try:
-            value = await call  # type: ignore[misc]  # checked to be a call
+            value = await call
         except self._on:
             pass  # left behind, so that what the second call raises does not carry the first failure as its context
         except BaseException:
@@ -250,7 +251,7 @@ class _OrElse(Operation[Any]):
         else:
             discard((otherwise,))
             return value
-        return await otherwise if is_branch(otherwise) else otherwise  # type: ignore[misc]
+        return await otherwise if is_branch(otherwise) else otherwise
 
     def node(self, trace: Trace, /) -> Node:
         call, otherwise = self._taken
@@ -270,10 +271,10 @@ def _type_of_value(value: object) -> Any:
     return known if not is_open(known) else type(value)
 
 
-def _check_errors(on: Any, *calls: object) -> tuple[type[BaseException], ...]:
-    errors: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
+def _check_errors(on: type[Exception] | tuple[type[Exception], ...], *calls: object) -> tuple[type[Exception], ...]:
+    errors = on if isinstance(on, tuple) else (on,)
     for error in errors:
-        if not (isinstance(error, type) and issubclass(error, Exception)):
+        if not is_a(error, Exception):
             msg = f"or_else: on= holds {error!r}, expected exception classes such as StepError"
             raise mistake(msg, *calls)
     return errors
@@ -287,7 +288,7 @@ def or_else(
     Raises:
         DefinitionError: When the first argument is not a call, or `on` holds something else than exceptions.
     """
-    return _OrElse(call, value_or_call, on)  # type: ignore[arg-type]  # one class is taken for a tuple of one
+    return _OrElse(call, value_or_call, on)
 
 
 def _known(value: object, trace: Trace) -> Constant | None:

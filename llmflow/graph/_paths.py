@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
+from llmflow.graph._access import Unfit
 from llmflow.graph._ir import Constant, Input, Operand, Ref, Structure
-from llmflow.graph._types import Unfit
 
 __all__ = ["PathStep", "descend"]
 

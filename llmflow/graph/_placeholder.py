@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeGuard
 
+from llmflow.graph._access import Unfit, field_type, item_type
+from llmflow.graph._fields import fixed_items
 from llmflow.graph._paths import descend
-from llmflow.graph._types import Unfit, field_type, fixed_items, item_type
 
 if TYPE_CHECKING:
     from llmflow.graph._ir import Operand
@@ -89,7 +90,7 @@ class Placeholder:
     def __class__(self, value: object) -> NoReturn:
         _refuse(self, "setting its class")
 
-    __hash__: Callable[[], int]  # type: ignore[assignment]  # set below, with the others that raise
+    __hash__: ClassVar[Any]  # set below, with the others that raise
 
 
 _STATE: Any = Placeholder.__dict__["_llmflow_state"]

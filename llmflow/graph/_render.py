@@ -59,8 +59,7 @@ def dot(graph: Graph) -> str:
     """Return the graph in the language of Graphviz."""
     drawing = draw(graph)
     lines = [f"digraph {_quoted(graph.name)} {{", '    node [fontname="Helvetica", fontsize=11];', '    edge [fontname="Helvetica", fontsize=9];']
-    for box in drawing.boxes:
-        lines.append(f"    {_quoted(box.id)} [label={_quoted(box.title, box.subtitle)}, {_DOT[box.shape]}];")
+    lines.extend(f"    {_quoted(box.id)} [label={_quoted(box.title, box.subtitle)}, {_DOT[box.shape]}];" for box in drawing.boxes)
     for arrow in drawing.arrows:
         options = [*([f"label={_quoted(arrow.label)}"] if arrow.label else []), *(["style=dashed"] if arrow.dashed else [])]
         described = f" [{', '.join(options)}]" if options else ""
@@ -87,6 +86,10 @@ text{font-family:ui-sans-serif,system-ui,-apple-system,"Segoe UI",Helvetica,Aria
 .node{fill:#252c34;stroke:#616e7c}.input,.result{fill:#1c2f45;stroke:#4a78ad}.choice{fill:#3b3118;stroke:#a98638}
 .arrow{stroke:#8b96a2}.head{fill:#8b96a2}}"""
 
+_ARROW_HEAD = """\
+<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">
+<path class="head" d="M0,1 L10,5 L0,9 z"/></marker></defs>"""
+
 
 def svg(graph: Graph) -> str:
     """Return the graph as a drawing that a browser shows, in light and dark, without any other program."""
@@ -94,11 +97,10 @@ def svg(graph: Graph) -> str:
     layout = lay_out(drawing, {box.id: (_width(box), _HEIGHT) for box in drawing.boxes})
     width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" '
-        f'role="img" aria-label="{escape(f"flow {graph.name}")}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}"',
+        f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(f"flow {graph.name}")}">',
         f"<style>{_STYLE}</style>",
-        '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path class="head" d="M0,1 L10,5 L0,9 z"/></marker></defs>',
+        _ARROW_HEAD,
         f'<g transform="translate({_MARGIN:.0f},{_MARGIN:.0f})">',
         *(_svg_arrow(arrow, route) for arrow, route in zip(drawing.arrows, layout.routes, strict=True)),
         *(_svg_box(box, layout) for box in drawing.boxes),

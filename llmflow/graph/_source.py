@@ -31,6 +31,12 @@ class Source:
     filename: str
 
     @property
+    def names(self) -> dict[str, Any]:
+        """The module's names."""
+        function: Any = self.function
+        return function.__globals__  # type: ignore[no-any-return]
+
+    @property
     def package(self) -> str:
         """The top-level package the function is in."""
         return self.function.__module__.partition(".")[0]
@@ -55,7 +61,7 @@ class Source:
             return self._closed_over(name)
         if name in code.co_varnames or name in code.co_cellvars:
             return UNKNOWN
-        return self.function.__globals__.get(name, getattr(builtins, name, UNKNOWN))
+        return self.names.get(name, getattr(builtins, name, UNKNOWN))
 
     def _closed_over(self, name: str) -> Any:
         cells = dict(zip(self.function.__code__.co_freevars, self.function.__closure__ or (), strict=True))
@@ -71,7 +77,7 @@ def _attribute(owner: Any, name: str) -> Any:
         return UNKNOWN
     if isinstance(owner, ModuleType | type):
         return getattr(owner, name, UNKNOWN)
-    found = inspect.getattr_static(type(owner), name, UNKNOWN)
+    found: Any = inspect.getattr_static(owner.__class__, name, UNKNOWN)
     return functools.partial(found, owner) if isinstance(found, FunctionType) else UNKNOWN
 
 

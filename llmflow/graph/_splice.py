@@ -8,10 +8,10 @@ from typing import Any
 
 from llmflow.context import Scope
 from llmflow.errors import DefinitionError
+from llmflow.graph._access import Unfit
 from llmflow.graph._ir import Constant, Graph, Input, Node, Operand, Ref, Structure
 from llmflow.graph._operands import nodes_in
 from llmflow.graph._paths import PathStep, descend
-from llmflow.graph._types import Unfit
 
 __all__ = ["Splice", "needs", "rescoped"]
 
@@ -22,8 +22,9 @@ class Splice:
     def __init__(
         self,
         graph: Graph,
-        key: str,
         inputs: Mapping[str, Operand],
+        *,
+        key: str,
         around: Scope,
         start: int,
         fail: Callable[[str], DefinitionError],

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-__all__ = ["PLAIN", "Env", "Level", "Taint", "element", "holder", "join", "own_nodes"]
+__all__ = ["PLAIN", "Env", "Level", "Taint", "element", "holder", "join", "own_nodes", "pairs", "parameter_names"]
 
 
 class Level(IntEnum):
@@ -60,8 +60,8 @@ def element(container: Taint) -> Taint:
 class Env:
     """What the variables of one function hold at one point of it."""
 
-    variables: dict[str, Taint] = field(default_factory=dict)
-    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict)
+    variables: dict[str, Taint] = field(default_factory=dict[str, Taint])
+    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict[str, ast.FunctionDef | ast.AsyncFunctionDef])
 
     def fork(self) -> Env:
         """Return a copy, for code that may or may not run."""
@@ -85,3 +85,19 @@ def own_nodes(node: ast.AST) -> Iterator[ast.AST]:
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
             yield child
             yield from own_nodes(child)
+
+
+def parameter_names(arguments: ast.arguments) -> list[str]:
+    """Return the names that a function's parameters bind."""
+    extra = [one for one in (arguments.vararg, arguments.kwarg) if one is not None]
+    return [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *extra)]
+
+
+def pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]] | None:
+    """Return what is assigned to what when both sides are written out, as in `a, b = 1, await triage(text)`."""
+    if not isinstance(target, ast.Tuple | ast.List) or not isinstance(value, ast.Tuple | ast.List):
+        return None
+    sides = (*target.elts, *value.elts)
+    if len(target.elts) != len(value.elts) or any(isinstance(one, ast.Starred) for one in sides):
+        return None
+    return list(zip(target.elts, value.elts, strict=True))

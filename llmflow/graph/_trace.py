@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from llmflow.context import Scope, tracer
+from llmflow.context import Scope
 from llmflow.errors import DefinitionError
 from llmflow.graph._fits import fits
 from llmflow.graph._ir import Constant, Graph, Input, Node, Operand, Ref
-from llmflow.graph._location import current_location
+from llmflow.graph._mistakes import Mistakes
 from llmflow.graph._operands import nodes_in, to_operand, type_of, values_in
 from llmflow.graph._placeholder import Placeholder, State, is_placeholder, state_of
 from llmflow.graph._splice import Splice
@@ -27,97 +27,50 @@ if TYPE_CHECKING:
 
 __all__ = ["Recordable", "Trace", "unused_inputs"]
 
-_WAYS_OUT = "do it in a @task, choose with when() or switch(), fan out with .map(), construct with build(), or use @flow(eager=True)"
-
-
 @runtime_checkable
 class Recordable(Protocol):
     """An operation such as `when` that knows how to record itself."""
 
     def node(self, trace: Trace, /) -> Node:
         """Return the operation as a node that is not in the graph yet."""
+        ...
 
     def record(self, trace: Trace, /) -> Any:
         """Put the operation into the graph and return what awaiting it gives."""
 
 
-class Trace:
-    """One flow being built: collects nodes, and the first mistake.
+@runtime_checkable
+class Traceable(Protocol):
+    """A flow, as far as one around it has to know it."""
+
+    @property
+    def inlines(self) -> bool:
+        """Whether its nodes may stand among those of a flow around."""
+        ...
+
+    def graph(self) -> Graph:
+        """Return what it does."""
+        ...
+
+
+class Trace(Mistakes):
+    """One flow being built: its nodes so far.
 
     Attributes:
-        flow: Name of the flow.
-        error: The first DefinitionError that was raised, also when the body swallowed it.
-        dropped: The first error for a call that nobody awaited.
+        blueprint: The flow.
+        scope: Where its own nodes stand.
+        parent: The trace of the flow around, while that one is being built too.
     """
 
     def __init__(self, blueprint: Blueprint, *, module: str, driver: CodeType, parent: Trace | None) -> None:
+        super().__init__(blueprint.name, module, driver)
         self.blueprint = blueprint
-        self.flow = blueprint.name
-        self.error: DefinitionError | None = None
-        self.dropped: DefinitionError | None = None
         self.scope = Scope(blueprint.name, blueprint.policies, None)
         self.parent = parent
-        self._module = module
-        self._driver = driver
         self._nodes: list[Node] = []
         self._occurrences: Counter[str] = Counter()
         self._units: dict[str, Unit[..., Any]] = {}
         self._constants: list[tuple[str, object]] = []
-
-    # -- mistakes ------------------------------------------------------------------------------------------------------
-
-    @property
-    def location(self) -> str:
-        """The author's line that is running."""
-        return current_location(self._module, self._driver)
-
-    def fail(self, message: str, *, location: str | None = None) -> DefinitionError:
-        """Return the error for a mistake, and remember the first one."""
-        error = DefinitionError(f"{location or self.location}: flow {self.flow!r}: {message}")
-        self.error = self.error or error
-        return error
-
-    def refuse(self, attempted: str, state: State | None = None, *, location: str | None = None) -> DefinitionError:
-        """Return the error for what needs a real value."""
-        if state is None:
-            return self.fail(f"{attempted} is not possible while the flow is built; await it, or use @flow(eager=True)", location=location)
-        return self.fail(f"{attempted} needs a real value, but {state.label} is only known when the flow runs; {_WAYS_OUT}", location=location)
-
-    def misfit(self, why: str, state: State) -> DefinitionError:
-        """Return the error for a field or an item that the type does not have."""
-        kind = display(state.annotation)
-        return self.fail(f"{state.label} is {kind}: {why}; what the type does not promise is done in a @task or with @flow(eager=True)")
-
-    def check_live(self, state: State) -> None:
-        """Raise when a placeholder of this trace is used outside of it."""
-        active = tracer.get()
-        if active is self:
-            return
-        if isinstance(active, Trace):
-            raise active.foreign(state)
-        msg = (
-            f"{state.label} stands for a value of flow {self.flow!r} and means nothing outside of its body, which has been read; "
-            f"it was stored somewhere while the flow was built. Return it from the flow, or use @flow(eager=True)"
-        )
-        raise DefinitionError(msg)
-
-    def check_own(self, state: State) -> None:
-        """Raise when a placeholder belongs to another flow."""
-        if state.trace is not self:
-            raise self.foreign(state)
-
-    def foreign(self, state: State) -> DefinitionError:
-        """Return the error for a placeholder of another flow."""
-        return self.fail(
-            f"{state.label} belongs to flow {state.trace.flow!r}; a value gets from one flow to another as an argument or as its result"
-        )
-
-    def drop(self, call: Any, /) -> None:
-        """Take note of a call that nobody awaited."""
-        if self.error is None and self.dropped is None:
-            name = call.unit.name if isinstance(call, MapCall) else call.name
-            msg = f"{self.location}: flow {self.flow!r}: {name!r} was called but never awaited, so it would not run; write `await` before it"
-            self.dropped = DefinitionError(msg)
 
     # -- recording -----------------------------------------------------------------------------------------------------
 
@@ -136,8 +89,8 @@ class Trace:
     def _record(self, call: Any) -> Any:
         if isinstance(call, Recordable):
             return call.record(self)
-        if isinstance(call, Call) and call.unit.kind == "flow" and call.unit.inlines:  # type: ignore[attr-defined]  # only flows have it
-            return self._inline(call)
+        if not isinstance(call, MapCall) and isinstance(call.unit, Traceable) and call.unit.inlines:
+            return self._inline(call, call.unit.graph())
         return self.append(self.node(call))
 
     def append(self, node: Node) -> Placeholder:
@@ -162,7 +115,7 @@ class Trace:
         """Return the node of a call that is not in the graph yet."""
         if isinstance(call, Recordable):
             return call.node(self)
-        return self._map_node(call) if isinstance(call, MapCall) else self._call_node(call)
+        return self._map_node(call) if _is_map(call) else self._call_node(call)
 
     def key(self, name: str) -> str:
         """Return the identity of the next node of this name: its position among its namesakes."""
@@ -265,19 +218,16 @@ class Trace:
 
     # -- flows inside --------------------------------------------------------------------------------------------------
 
-    def _inline(self, call: Call[Any]) -> Any:
+    def _inline(self, call: Call[Any], graph: Graph) -> Placeholder:
         """Take over the nodes of a flow in place of one node, so that its steps run as soon as what they need is there."""
         inputs = self._call_inputs(call)
-        graph: Graph = call.unit.graph()  # type: ignore[attr-defined]  # only flows are inlined
         key = self.key(call.unit.name)
-        splice = Splice(graph, key, inputs, self.scope, len(self._nodes), self.fail)
-        for node in splice.nodes():
-            self._nodes.append(node)
+        splice = Splice(graph, inputs, key=key, around=self.scope, start=len(self._nodes), fail=self.fail)
+        self._nodes.extend(splice.nodes())
         for unit in graph.units():
             self._check_name(unit)
         self._constants.extend((key + name[len(graph.name) :], value) for name, value in graph.constants)
-        state = State(self, splice.result(), graph.output, f"flow {call.name!r} ({self.location})")
-        return Placeholder(state)
+        return Placeholder(State(self, splice.result(), graph.output, f"flow {call.name!r} ({self.location})"))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -295,6 +245,10 @@ def unused_inputs(graph: Graph) -> list[str]:
         operands.extend(one for one in (*node.inputs.values(), node.items, node.condition) if one is not None)
     used = {one.name for operand in operands for one in values_in(operand) if isinstance(one, Input)}
     return [name for name in graph.inputs if name not in used]
+
+
+def _is_map(call: Any) -> bool:
+    return isinstance(call, MapCall)
 
 
 def discard(call: Any) -> None:

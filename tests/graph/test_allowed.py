@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+
 from llmflow.graph import Constant, Input, Ref, Structure
 from llmflow.runtime import Runtime
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import anyio
 import pytest
+
 from llmflow.context import frame
 from llmflow.errors import DeadlineExceeded, DefinitionError
 from llmflow.graph import Constant, Flow, flow, gather, or_else, switch, task, when
@@ -355,10 +356,10 @@ async def test_a_deadline_acts_on_the_whole_run(eager: bool) -> None:  # noqa: F
 
     @flow(Within(seconds=0.05), eager=eager)
     async def subject(number: int) -> int:
-        return await slow(await double(number))
+        return await slow(number)
 
     async with Runtime():
-        with pytest.raises(DeadlineExceeded, match="flow 'subject'|step 'subject'|not finished within 0.05 s") as caught:
+        with pytest.raises(DeadlineExceeded, match="not finished within 0.05 s") as caught:
             await subject.run(1)
 
     assert ("subject", True) == (caught.value.step, bool(caught.value.run_id))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from llmflow.errors import DefinitionError
 
 Load = Callable[[str], ModuleType]

@@ -19,6 +19,7 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from llmflow.runtime import Runtime
 
 PRELUDE = """\
