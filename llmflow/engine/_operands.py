@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any, Literal, TypeAlias
 
-from llmflow.graph._ir import Constant, Graph, Input, Operand, Ref, Structure
+from llmflow.graph._ir import Constant, Graph, Input, Operand, Ref
 
 __all__ = ["Getter", "Layout", "Values"]
 
