@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import importlib.util
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import File, FinishReason, Message, Reply, Usage
 from llmflow.providers._anthropic_errors import translate
-from llmflow.providers._json import encodable, encode_json
+from llmflow.providers._json import encodable, encode_json, mappings_in
 from llmflow.providers._keys import check_address, find_key
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import Api, Connections, Route, plain_options
@@ -114,8 +113,8 @@ class _BodyBuilder:
 def _turn(turn: object) -> dict[str, Any]:
     if isinstance(turn, Message):
         return _wire_message(turn)
-    if isinstance(turn, Mapping):
-        return dict(turn)
+    if isinstance(turn, dict):
+        return cast(dict[str, Any], turn)
     msg = f"a turn is {type(turn).__name__}, expected a Message or a message of the Anthropic API"
     raise DefinitionError(msg)
 
@@ -150,9 +149,7 @@ def _without_version(base_url: str | None) -> str | None:
 
 
 def _read(data: dict[str, Any], request_id: str | None, reask: Callable[[str], Sequence[object]] | None) -> Reply:
-    content = data.get("content")
-    blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
-    text, reason, model = _text_of(blocks), data.get("stop_reason"), data.get("model")
+    text, reason, model = _text_of(mappings_in(data.get("content"))), data.get("stop_reason"), data.get("model")
     return Reply(
         text=None if text is None else encodable(text),
         usage=_usage(data.get("usage")),

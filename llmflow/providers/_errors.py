@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from llmflow.errors import (
     AuthenticationFailed,
@@ -20,6 +18,7 @@ from llmflow.errors import (
     RateLimited,
     StepError,
 )
+from llmflow.providers._json import as_mapping
 
 __all__ = [
     "Facts",
@@ -116,12 +115,9 @@ def message_in(body: object) -> str:
     """Return the provider's own words from an error body, and nothing else of it: it may repeat the prompt."""
     if isinstance(body, str):
         return "" if body.lstrip().startswith(("<", "{", "[")) else body
-    if not isinstance(body, Mapping):
-        return ""
-    for name in ("message", "error", "detail", "error_description"):
-        if text := message_in(body.get(name)):
-            return text
-    return ""
+    inner = as_mapping(body)
+    texts = (message_in(inner[name]) for name in ("message", "error", "detail", "error_description") if name in inner)
+    return next(filter(None, texts), "")
 
 
 def clean_text(text: str, secrets: tuple[str, ...] = ()) -> str:
@@ -192,8 +188,7 @@ def _kind_of_codes(codes: frozenset[str]) -> tuple[type[StepError], bool | None]
 
 def codes_in(body: object) -> frozenset[str]:
     """Return the words by which an error body names its kind."""
-    if not isinstance(body, Mapping):
-        return frozenset()
-    values: list[Any] = [body.get(name) for name in ("code", "type", "status", "error_code")]
-    nested = codes_in(body.get("error")) | codes_in(body.get("details"))
-    return nested | {value.lower() for value in values if isinstance(value, str)}
+    inner = as_mapping(body)
+    values: list[object] = [inner.get(name) for name in ("code", "type", "status", "error_code")]
+    nested = [codes_in(inner[name]) for name in ("error", "details") if name in inner]
+    return frozenset(value.lower() for value in values if isinstance(value, str)).union(*nested)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmflow.errors import DefinitionError, StepError
 from llmflow.messages import File, FinishReason, Message, Reply
 from llmflow.providers._errors import Source
-from llmflow.providers._json import encodable, encode_json
+from llmflow.providers._json import encodable, encode_json, mappings_in
 from llmflow.providers._keys import check_address, find_key
 from llmflow.providers._loops import PerLoop
 from llmflow.providers._params import ParamNames
@@ -88,7 +88,8 @@ class _Client:
         self._http = async_client(http, base_url or _OFFICIAL)
         options = genai.types.HttpOptions(base_url=base_url, httpx_async_client=self._http)
         client = genai.Client(api_key=key, vertexai=False, http_options=options)
-        self.generate: Callable[..., Awaitable[Any]] = client.aio.models.generate_content
+        models: Any = client.aio.models
+        self.generate: Callable[..., Awaitable[Any]] = models.generate_content
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -153,10 +154,8 @@ def _file_part(file: File) -> dict[str, Any]:
 
 
 def _read(data: dict[str, Any]) -> Reply:
-    candidates = data.get("candidates")
-    candidate = candidates[0] if isinstance(candidates, list) and candidates else {}
-    parts = field_of(candidate, "content", "parts") or []
-    text = _text_of([part for part in parts if isinstance(part, dict)])
+    candidate = next(iter(mappings_in(data.get("candidates"))), None)
+    text = _text_of(mappings_in(field_of(candidate, "content", "parts")))
     return Reply(
         text=None if text is None else encodable(text),
         usage=_usage(data.get("usage_metadata")),

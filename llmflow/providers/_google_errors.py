@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmflow.providers._errors import Facts, Source, codes_in, error_from_facts, message_in
+from llmflow.providers._json import as_mapping, mappings_in
 from llmflow.providers._retry_after import retry_after
 from llmflow.providers._sdk_errors import from_misuse, from_unreadable, translate_by
 
@@ -25,7 +26,7 @@ def translate(exc: Exception, source: Source, now: float) -> StepError:
 
 
 def _from_api_error(exc: Any, source: Source, now: float) -> StepError:
-    headers = getattr(exc.response, "headers", None) or {}
+    headers: Mapping[str, str] = getattr(exc.response, "headers", None) or {}
     wait = retry_after(headers, now)
     return error_from_facts(
         Facts(
@@ -42,11 +43,10 @@ def _codes(details: object) -> frozenset[str]:
     """Return the words for the failure; a day's quota used up is told from a minute's only by the name of the quota."""
     codes = codes_in(details)
     for detail in _details_in(details):
-        for violation in _list(detail.get("violations")):
-            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
-                return codes | {"quota_exceeded"}
+        if any("PerDay" in str(violation.get("quotaId")) for violation in mappings_in(detail.get("violations"))):
+            return codes | {"quota_exceeded"}
     reasons = {str(detail.get("reason")).lower() for detail in _details_in(details)}
-    return codes | ({"invalid_api_key"} if "api_key_invalid" in reasons else set())
+    return codes | {"invalid_api_key"} if "api_key_invalid" in reasons else codes
 
 
 def _delay_in(details: object) -> float | None:
@@ -57,13 +57,9 @@ def _delay_in(details: object) -> float | None:
     return None
 
 
-def _details_in(details: object) -> list[Mapping[str, Any]]:
-    error = details.get("error", details) if isinstance(details, dict) else {}
-    return [item for item in _list(error.get("details")) if isinstance(item, dict)] if isinstance(error, dict) else []
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
+def _details_in(details: object) -> list[dict[str, Any]]:
+    body = as_mapping(details)
+    return mappings_in(as_mapping(body.get("error", body)).get("details"))
 
 
 TRANSLATORS: dict[str, Translator] = {

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_json
 
 from llmflow.errors import DefinitionError
-from llmflow.messages import FinishReason, Message, Reply
+from llmflow.messages import FinishReason, Reply
 from llmflow.providers._clients import in_thread, keep, key_of
 from llmflow.providers._errors import Source
+from llmflow.providers._json import as_list
 from llmflow.providers._openai_body import wire_messages
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import plain_options
@@ -150,9 +151,7 @@ class _HandlerRoute:
 
     async def send(self, request: Request) -> Reply:
         """Send one request and return the reply, or raise a `ProviderError`."""
-        messages = wire_messages(
-            request.messages, [turn for turn in request.turns if isinstance(turn, (Message, dict))], None
-        )
+        messages = wire_messages(request.messages, request.turns, None)
         kwargs = {**self._constant, **self._params.translate(request.params), "messages": messages}
         if self._form is not None:
             kwargs = self._form.prepare(self._output, kwargs)
@@ -165,9 +164,8 @@ class _HandlerRoute:
 
 
 def _plain_text(response: Any) -> str | None:
-    choices = field_of(response, "choices")
     candidates = (
-        field_of(choices[0], "message", "content") if isinstance(choices, list) and choices else None,
+        field_of(_first_of(response, "choices"), "message", "content"),
         field_of(response, "text"),
         field_of(response, "message", "content"),
     )
@@ -175,13 +173,13 @@ def _plain_text(response: Any) -> str | None:
 
 
 def _finish_reason(response: Any) -> FinishReason:
-    for name in ("choices", "candidates"):
-        items = field_of(response, name)
-        if isinstance(items, list) and items:
-            reason = field_of(items[0], "finish_reason")
-            word = str(getattr(reason, "value", reason)).lower()
-            return _REASONS.get(word, "stop")
-    return "stop"
+    choice = _first_of(response, "choices") or _first_of(response, "candidates")
+    reason = field_of(choice, "finish_reason")
+    return _REASONS.get(str(getattr(reason, "value", reason)).lower(), "stop")
+
+
+def _first_of(response: Any, name: str) -> object:
+    return next(iter(as_list(field_of(response, name))), None)
 
 
 def _usage(response: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
-__all__ = ["decode_json", "decode_object", "encodable", "encode_json"]
+__all__ = ["as_list", "as_mapping", "decode_json", "decode_object", "encodable", "encode_json", "mappings_in"]
 
 
 def decode_json(content: bytes) -> Any:
@@ -37,7 +37,22 @@ def decode_object(content: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         msg = f"expected an object, got {type(data).__name__}"
         raise ValueError(msg)  # noqa: TRY004 - for the caller it is one more way of being malformed
-    return data
+    return cast(dict[str, Any], data)
+
+
+def as_mapping(value: object) -> dict[str, Any]:
+    """Return `value` when it is a JSON object, else an empty one."""
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    """Return `value` when it is a JSON array, else an empty one."""
+    return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
+
+
+def mappings_in(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a JSON array, without whatever else is in it."""
+    return [item for item in as_list(value) if isinstance(item, dict)]
 
 
 def encodable(text: str) -> str:

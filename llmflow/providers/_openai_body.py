@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from llmflow.errors import DefinitionError
@@ -75,8 +74,8 @@ def _wire_message(message: Message) -> dict[str, Any]:
 
 
 def _native(turn: object) -> dict[str, Any]:
-    if isinstance(turn, Mapping):
-        return dict(turn)
+    if isinstance(turn, dict):
+        return cast(dict[str, Any], turn)
     msg = f"a turn is {type(turn).__name__}, expected a Message or a message of the chat completions API"
     raise DefinitionError(msg)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.messages import FinishReason, Reply, Usage
-from llmflow.providers._json import encodable, encode_json
+from llmflow.providers._json import as_list, as_mapping, encodable, encode_json, mappings_in
 from llmflow.providers._usage import field_of, usage_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def read_completion(
 ) -> Reply:
     """Return the reply in a completion; whatever is missing in it makes no error here but a reply without text."""
     choice = _first(data.get("choices"))
-    message = _mapping(choice.get("message"))
+    message = as_mapping(choice.get("message"))
     finish = _REASONS.get(_hashable(choice.get("finish_reason")), "stop")
     refusal = message.get("refusal")
     text = _text_of(message)
@@ -55,7 +55,7 @@ def _text_of(message: dict[str, Any]) -> str | None:
     Services that do not honour a forced tool answer in the content, and some name a tool that was not offered. Both may
     well fit the schema, which decides.
     """
-    call = _mapping(_first(message.get("tool_calls")).get("function")) or _mapping(message.get("function_call"))
+    call = as_mapping(_first(message.get("tool_calls")).get("function")) or as_mapping(message.get("function_call"))
     arguments = call.get("arguments")
     if isinstance(arguments, str):
         return arguments
@@ -63,17 +63,13 @@ def _text_of(message: dict[str, Any]) -> str | None:
         return encode_json(arguments)
     content = message.get("content")
     if isinstance(content, list):
-        texts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        texts = [part["text"] for part in mappings_in(cast(object, content)) if isinstance(part.get("text"), str)]
         return "".join(texts) if texts else None
     return content if isinstance(content, str) else None
 
 
 def _first(items: object) -> dict[str, Any]:
-    return _mapping(items[0]) if isinstance(items, list) and items else {}
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return as_mapping(next(iter(as_list(items)), None))
 
 
 def _hashable(value: object) -> object:

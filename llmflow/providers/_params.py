@@ -34,7 +34,8 @@ class ParamNames:
 
     def translate(self, params: Params) -> dict[str, Any]:
         """Return the parameters under the provider's names."""
-        names, translated = self._names, {}
+        names = self._names
+        translated: dict[str, Any] = {}
         for name, value in params.items():
             if value is None:
                 continue

@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 
 from llmflow.errors import DefinitionError, StepError
 from llmflow.providers._errors import Source, unavailable
-from llmflow.providers._json import decode_object
+from llmflow.providers._json import as_mapping, decode_object
 from llmflow.providers._loops import PerLoop
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Route:
     def _raise_error_in_200(self, error: object) -> NoReturn:
         """Treat an error that a gateway wrapped into a success as the error it is."""
         sdk = self._api.sdk
-        body = error if isinstance(error, dict) else {"message": str(error)}
+        body = as_mapping(error) or {"message": str(error)}
         request = sdk.http.Request("POST", "http://gateway.invalid")
         exc = sdk.module.APIError(str(body.get("message")), request, body=body)
         raise self._api.translate(exc, self._source, self._wall_clock()) from exc

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from llmflow.providers._errors import scrub
+from llmflow.providers._json import as_list, as_mapping
 
 __all__ = ["scrub_exception"]
 
@@ -38,7 +38,9 @@ def _scrub_one(exc: BaseException, secrets: tuple[str, ...]) -> None:
 
 
 def _scrub_headers(headers: Any, secrets: tuple[str, ...]) -> None:
-    for name, value in () if headers is None else tuple(headers.items()):
+    if headers is None:
+        return
+    for name, value in tuple(headers.items()):
         hidden = "**********" if name.lower() in _SECRET_HEADERS else scrub(value, secrets)
         if hidden != value:
             headers[name] = hidden
@@ -59,14 +61,10 @@ def _scrub_value(value: Any, secrets: tuple[str, ...], depth: int = 0) -> Any:
         return scrub(value, secrets)
     if depth >= _DEEPEST:
         return None
-    if isinstance(value, Mapping):
-        return {name: _scrub_value(item, secrets, depth + 1) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return (
-            type(value)(_scrub_value(item, secrets, depth + 1) for item in value)
-            if type(value) in (list, tuple)
-            else value
-        )
+    if isinstance(value, dict):
+        return {name: _scrub_value(item, secrets, depth + 1) for name, item in as_mapping(cast(object, value)).items()}
+    if isinstance(value, list):
+        return [_scrub_value(item, secrets, depth + 1) for item in as_list(cast(object, value))]
     return value
 
 

@@ -17,6 +17,7 @@ from llmflow.providers._errors import (
     timed_out,
     unavailable,
 )
+from llmflow.providers._json import as_mapping
 from llmflow.providers._retry_after import retry_after
 from llmflow.providers._scrubbing import scrub_exception
 
@@ -92,9 +93,10 @@ def _text_of(exc: Any) -> str:
 def from_stream_event(exc: Any, source: Source, now: float) -> StepError:
     """Judge an error inside a 200, which has a body but no status; some gateways put the status into `code`."""
     del now
-    code = str(exc.body.get("code")) if isinstance(exc.body, dict) else ""
+    body: object = exc.body
+    code = str(as_mapping(body).get("code"))
     status = int(code) if _ERROR_STATUS.fullmatch(code) else None
-    return error_from_facts(Facts(status=status, codes=codes_in(exc.body), text=message_in(exc.body)), source)
+    return error_from_facts(Facts(status=status, codes=codes_in(body), text=message_in(body)), source)
 
 
 def from_time_out(exc: Exception, source: Source, now: float) -> StepError:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import Message
+from llmflow.providers._json import mappings_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +106,7 @@ def _texts(system: object) -> list[str]:
     """Return the texts of Anthropic's `system`, which is a string or a list of blocks."""
     if isinstance(system, str):
         return [system]
-    return [block["text"] for block in system] if isinstance(system, list) else []
+    return [block["text"] for block in mappings_in(system)]
 
 
 class _Capture(BaseModel):

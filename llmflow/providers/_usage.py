@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from llmflow.messages import Usage
+from llmflow.providers._json import as_mapping
 
 __all__ = ["count", "field_of", "usage_of"]
 
@@ -35,7 +35,8 @@ def count(value: object) -> int | None:
 def field_of(owner: object, *names: str) -> Any:
     """Follow a path of keys or attributes, to None where it ends."""
     for name in names:
-        owner = owner.get(name) if isinstance(owner, Mapping) else getattr(owner, name, None)
+        inner = as_mapping(owner)
+        owner = inner.get(name) if inner else getattr(owner, name, None)
     return owner
 
 

@@ -15,7 +15,7 @@ from llmflow.errors import DefinitionError
 from llmflow.providers._decoding import ACCEPT_ENCODING, ReplyTooLarge, UnreadableReply
 from llmflow.providers._direct import DirectClient
 from llmflow.providers._http import async_client, environment_proxy, http_module_of, tls_context
-from llmflow.providers._json import decode_json
+from llmflow.providers._json import as_mapping, decode_json
 
 if TYPE_CHECKING:
     from llmflow.providers._http1 import HttpReply
@@ -60,6 +60,7 @@ class Wire(Protocol):
 
     async def post(self, body: dict[str, Any], /) -> tuple[bytes, Mapping[str, str]]:
         """Return the content and the headers of a successful reply."""
+        ...
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -115,7 +116,7 @@ class DirectWire:
             body = decode_json(reply.content)
         except ValueError:
             body = reply.content.decode("utf-8", "replace").strip()
-        error = body.get("error", body) if isinstance(body, dict) else body
+        error: object = as_mapping(body).get("error", body)
         name = _STATUS_ERRORS.get(reply.status, "InternalServerError" if reply.status >= 500 else "APIStatusError")
         headers = {name: value for name, value in reply.headers.items() if name not in _ABOUT_THE_BYTES}
         response = self._http.Response(reply.status, headers=headers, content=reply.content, request=self._request())
@@ -136,7 +137,7 @@ def open_wire(sdk: Sdk, base_url: str | None, api_key: str) -> Wire:
 @functools.cache
 def _idle_client(http: Any) -> Any:
     """An HTTP client that is never used: without one the SDK would build its own, with certificates and a pool."""
-    return http.AsyncClient(transport=http.MockTransport(lambda _: http.Response(500)), timeout=None, trust_env=False)
+    return http.AsyncClient(transport=http.AsyncBaseTransport(), timeout=None, trust_env=False)
 
 
 def _is_ordinary(client: Any) -> bool:

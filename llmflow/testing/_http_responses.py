@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 if TYPE_CHECKING:
     from llmflow.testing._http_exchange import Exchange, RecordedRequest
@@ -23,7 +23,7 @@ class Plain:
     """A complete reply."""
 
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b""
     delay: float = 0.0
 
@@ -149,9 +149,9 @@ def _openai(reply: Answer, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forced_openai_tool(body: dict[str, Any]) -> str | None:
-    choice = body.get("tool_choice")
+    choice: Any = body.get("tool_choice")
     if isinstance(choice, dict):
-        return str(choice["function"]["name"])
+        return str(body["tool_choice"]["function"]["name"])
     return str(body["tools"][0]["function"]["name"]) if choice == "required" else None
 
 
@@ -159,7 +159,7 @@ def _anthropic(reply: Answer, body: dict[str, Any]) -> dict[str, Any]:
     reasons = {"length": "max_tokens", "refusal": "refusal", "content_filter": "refusal", "stop": "end_turn"}
     stop_reason = reasons.get(reply.finish_reason, reply.finish_reason)
     content: list[dict[str, Any]] = [] if reply.text is None else [{"type": "text", "text": reply.text}]
-    choice = body.get("tool_choice") or {}
+    choice: dict[str, Any] = body.get("tool_choice") or {}
     if choice.get("type") in ("tool", "any") and reply.text is not None and reply.finish_reason in ("stop", "tool_use"):
         name = choice.get("name") or body["tools"][0]["name"]
         # Anthropic sends the arguments as an object; text that is no object cannot come as a tool call.
@@ -181,7 +181,8 @@ def _anthropic(reply: Answer, body: dict[str, Any]) -> dict[str, Any]:
 def _gemini(reply: Answer, body: dict[str, Any]) -> dict[str, Any]:
     reasons = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "refusal": "SAFETY"}
     parts: list[dict[str, Any]] = [] if reply.text is None else [{"text": reply.text}]
-    calling = (body.get("toolConfig") or {}).get("functionCallingConfig") or {}
+    config: dict[str, Any] = body.get("toolConfig") or {}
+    calling: dict[str, Any] = config.get("functionCallingConfig") or {}
     if calling.get("mode") == "ANY" and reply.text is not None and (arguments := _object_in(reply.text)) is not None:
         name = body["tools"][0]["functionDeclarations"][0]["name"]
         parts = [{"functionCall": {"name": name, "args": arguments}}]
@@ -199,7 +200,7 @@ def _object_in(text: str) -> dict[str, Any] | None:
         value = json.loads(text)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None
 
 
 def _usage(usage: Usage, field_name: str, names: tuple[str, ...]) -> dict[str, Any]:

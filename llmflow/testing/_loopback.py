@@ -129,5 +129,6 @@ class LoopbackServer:
 
     async def _serve(self, exchange: Exchange) -> None:
         behaviour = self._queue.popleft() if self._queue else self.default
-        response = behaviour if hasattr(behaviour, "send") else behaviour(exchange.request)
-        await response.send(exchange)
+        if callable(behaviour):
+            behaviour = behaviour(exchange.request)
+        await behaviour.send(exchange)

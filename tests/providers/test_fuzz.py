@@ -66,7 +66,7 @@ def test_any_body_is_a_reply_or_a_typed_error(provider, output, make_request):
     route = route_over(wire, provider, output)
     request = make_request(Model(f"{provider}/x"), output)
 
-    @settings(max_examples=1500, deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(BODIES)
     def check(body: bytes) -> None:
         wire.content = body

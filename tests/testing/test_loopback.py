@@ -67,7 +67,13 @@ def test_requests_are_recorded(server):
 def test_chunked_requests_are_read(server):
     """Clients may send a body without saying its length."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-    connection.request("POST", "/v1/chat/completions", iter([b'{"a"', b": 1}"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    connection.request(
+        "POST",
+        "/v1/chat/completions",
+        iter([b'{"a"', b": 1}"]),
+        encode_chunked=True,
+        headers={"Transfer-Encoding": "chunked"},
+    )
     connection.getresponse().read()
     connection.close()
 
@@ -151,7 +157,17 @@ def test_usage_can_be_left_out(server):
     assert "usage" not in json.loads(post(server)[2])
 
 
-@pytest.mark.parametrize("fault", [faults.close_without_reply(), faults.reset_in_body(), faults.short_body(), faults.unfinished_chunks(), faults.not_http()], ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.close_without_reply(),
+        faults.reset_in_body(),
+        faults.short_body(),
+        faults.unfinished_chunks(),
+        faults.not_http(),
+    ],
+    ids=lambda fault: fault.name,
+)
 def test_broken_connections_break(fault, server):
     """No client takes these for a reply."""
     server.enqueue(fault)
