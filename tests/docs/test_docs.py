@@ -8,10 +8,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 import llmflow
 import llmflow.testing
 from llmflow import policies
+from llmflow.cli import _failures, app
 from llmflow.runtime import _config
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +73,7 @@ def test_the_table_of_defaults_is_that_of_the_code(name):
 def test_each_public_name_is_in_the_reference(module):
     """Every name of `__all__` has an entry of its own."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").rglob("*.md"))
-    listed = set(re.findall(rf"^::: {re.escape(module.__name__)}\.(\w+)$", text, re.MULTILINE))
+    listed = set(re.findall(rf"^::: {re.escape(module.__name__)}(?:\.\w+)?\.(\w+)$", text, re.MULTILINE))
 
     assert set() == set(module.__all__) - listed
 
@@ -97,3 +99,26 @@ def test_nothing_needs_a_network_to_be_read():
 
     assert [] == [page.name for page in PAGES if loaded.search(page.read_text(encoding="utf-8"))]
     assert "font: false" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_the_command_line_page_has_every_command_and_option():
+    """One section for each command, with a row for each of its options, and nothing that is not there."""
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    documented = {
+        section.split("\n", 1)[0]: re.findall(r"^\| `(--\w+)`(?:, `(-\w)`)? \|", section, re.MULTILINE)
+        for section in re.split(r"^## llmflow ", text, flags=re.MULTILINE)[1:]
+    }
+    there = {
+        name: [(one.opts[0], one.opts[1] if len(one.opts) > 1 else "") for one in command.params if one.opts[0].startswith("--")]
+        for name, command in get_command(app).commands.items()
+    }
+
+    assert there == documented
+
+
+def test_the_exit_codes_are_those_of_the_code():
+    """The table of exit codes is complete."""
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    codes = {0} | {value for name, value in vars(_failures).items() if name.startswith("EXIT_")}
+
+    assert codes == {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
