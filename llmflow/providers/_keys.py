@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llmflow.errors import DefinitionError
+from llmflow.errors import AuthenticationFailed, DefinitionError
 
 if TYPE_CHECKING:
     from llmflow.models import Model
@@ -24,7 +24,8 @@ def find_key(model: Model, *variables: str) -> str:
         *variables: Environment variables to look into, in this order.
 
     Raises:
-        DefinitionError: When there is no key, or one that no header can carry.
+        AuthenticationFailed: When there is no key, or one that no header can carry. It is what the provider would
+            answer, and so a fallback is taken.
     """
     secret = model.key(*variables)
     if secret is not None:
@@ -32,11 +33,11 @@ def find_key(model: Model, *variables: str) -> str:
         if key and key.isascii() and key.isprintable():
             return key
         msg = f"model {model.name!r}: the API key is empty or contains characters that no key has"
-        raise DefinitionError(msg)
+        raise AuthenticationFailed(msg, provider=model.provider, model=model.name)
     if model.base_url is not None and _is_loopback(model.base_url):
         return _PLACEHOLDER
     msg = f"model {model.name!r} has no API key; set {variables[0]} or pass Model({model.name!r}, api_key=...)"
-    raise DefinitionError(msg)
+    raise AuthenticationFailed(msg, provider=model.provider, model=model.name)
 
 
 def check_address(model: Model) -> None:

@@ -36,7 +36,7 @@ _INSTRUCTOR = frozenset(
         "xai",
     ]
 )
-"""Services that are reached through an instructor client of the user's own."""
+"""Services that are reached through an instructor client of the user's own; `client` stands for any other."""
 
 
 @hookimpl(trylast=True)
@@ -54,7 +54,7 @@ def llmflow_provider(name: str) -> Provider | None:
         from llmflow.providers._google import GoogleProvider
 
         return GoogleProvider()
-    if name in _INSTRUCTOR:
+    if name == "client" or name in _INSTRUCTOR:
         from llmflow.providers._clients import ClientProvider
 
         return ClientProvider()

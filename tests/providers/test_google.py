@@ -170,7 +170,7 @@ async def test_missing_key_names_the_variable(output, make_request):
     """Without a key there is no request."""
     model = Model("google/gemini-x")
 
-    with pytest.raises(errors.DefinitionError, match="set GEMINI_API_KEY"):
+    with pytest.raises(errors.AuthenticationFailed, match="set GEMINI_API_KEY"):
         await GoogleProvider().connect(model, output)(make_request(model, output))
 
 

@@ -11,7 +11,7 @@ import warnings
 import anyio
 import pytest
 
-from llmflow.errors import DefinitionError
+from llmflow.errors import AuthenticationFailed, DefinitionError
 from llmflow.messages import File, Message, Usage
 from llmflow.models import Model
 from llmflow.providers import ParamDroppedWarning
@@ -277,7 +277,7 @@ async def test_missing_key_names_variable_and_argument(output, make_request):
     model = Model("openai/gpt-x")
     send = OpenAIProvider().connect(model, output)
 
-    with pytest.raises(DefinitionError, match=r"set OPENAI_API_KEY or pass Model\('openai/gpt-x', api_key=\.\.\.\)"):
+    with pytest.raises(AuthenticationFailed, match=r"set OPENAI_API_KEY or pass Model\('openai/gpt-x', api_key=\.\.\.\)"):
         await send(make_request(model, output))
 
 
@@ -308,7 +308,7 @@ async def test_key_with_a_line_break_is_refused(output, make_request, server):
     """A key read from a file with something behind it is named as the problem, without being shown."""
     model = Model("openai/gpt-x", base_url=server.base_url, api_key="sk-secret\nX-Evil: 1")
 
-    with pytest.raises(DefinitionError, match="contains characters that no key has") as caught:
+    with pytest.raises(AuthenticationFailed, match="contains characters that no key has") as caught:
         await OpenAIProvider().connect(model, output)(make_request(model, output))
     assert "sk-secret" not in str(caught.value)
 
