@@ -174,7 +174,7 @@ def __dir__() -> list[str]:
 
 def _default_runtime() -> Any:
     """Make the runtime of calls that nobody entered one for; here, as this is the one place that may know all layers."""
-    from llmflow.runtime import default_runtime  # noqa: PLC0415  # see `__getattr__`
+    from llmflow.runtime import default_runtime  # see `__getattr__`
 
     return default_runtime()
 

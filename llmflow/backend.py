@@ -11,8 +11,8 @@ import asyncio
 import sys
 import threading
 import time
-from collections import deque
 from asyncio import _get_running_loop as running_loop  # pyright: ignore[reportPrivateUsage]  # the public one raises
+from collections import deque
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:

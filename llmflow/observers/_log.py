@@ -28,7 +28,7 @@ _stdlib.addHandler(logging.NullHandler())
 @cache
 def _logger() -> Any:
     """Return the structlog logger over the stdlib one; made at the first line that is written."""
-    import structlog  # noqa: PLC0415  # costs 40 ms and most programs never log a line
+    import structlog  # costs 40 ms and most programs never log a line
 
     return structlog.wrap_logger(
         _stdlib,
@@ -136,7 +136,7 @@ class _JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as JSON."""
-        import json  # noqa: PLC0415
+        import json
 
         fields: dict[str, Any] = getattr(record, "llmflow", {})
         entry = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": record.getMessage(), **fields}

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, cast
 from llmflow.events import AttemptFinished, CallFinished, FallbackTaken, RetryScheduled
 from llmflow.hookspecs import hookimpl
 
-
 __all__ = ["Latency", "ModelStats", "Stats", "StatsObserver", "StepStats"]
 
 WINDOW = 2048

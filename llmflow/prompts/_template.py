@@ -55,7 +55,7 @@ class Template:
             self._compile()
 
     def _compile(self) -> None:
-        from jinja2 import TemplateSyntaxError, meta, nodes  # noqa: PLC0415  # only who has a template pays for jinja2
+        from jinja2 import TemplateSyntaxError, meta, nodes  # only who has a template pays for jinja2
 
         environment = _environment()
         try:
@@ -105,7 +105,7 @@ class Template:
         """
         if self.is_literal:
             return self.source
-        from jinja2 import TemplateError  # noqa: PLC0415  # loaded already, this is a look-up
+        from jinja2 import TemplateError  # loaded already, this is a look-up
 
         try:
             text: str = self._compiled.render(inputs)
@@ -127,7 +127,7 @@ class Template:
 
 @cache
 def _environment() -> ImmutableSandboxedEnvironment:
-    from llmflow.prompts._environment import make_environment  # noqa: PLC0415  # imports jinja2
+    from llmflow.prompts._environment import make_environment  # imports jinja2
 
     return make_environment()
 

@@ -115,7 +115,7 @@ class Runtime:
     @cached_property
     def engine(self) -> LocalEngine:
         """What runs the graphs of flows."""
-        from llmflow.engine import LocalEngine  # noqa: PLC0415  # a program of single steps never needs it
+        from llmflow.engine import LocalEngine  # a program of single steps never needs it
 
         return LocalEngine()
 

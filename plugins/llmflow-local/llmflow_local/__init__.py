@@ -22,7 +22,7 @@ def llmflow_provider(name: str) -> Provider | None:
     """Return the provider of the models called `local/...`."""
     if name != "local":
         return None
-    from llmflow_local._provider import LocalProvider  # noqa: PLC0415  # kept out of the time to load plugins
+    from llmflow_local._provider import LocalProvider  # kept out of the time to load plugins
 
     return LocalProvider()
 
@@ -32,6 +32,6 @@ def llmflow_price(model: Model) -> Price | None:
     """Return a price of nothing for the models called `local/...`, so that budgets in dollars accept them."""
     if model.provider != "local":
         return None
-    from llmflow.prices import Price  # noqa: PLC0415  # kept out of the time to load plugins
+    from llmflow.prices import Price  # kept out of the time to load plugins
 
     return Price(input=0.0, output=0.0)

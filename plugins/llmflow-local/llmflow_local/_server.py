@@ -77,7 +77,7 @@ def read_through(path: Path) -> None:
 
 def _import_engine() -> Any:
     try:
-        import xllamacpp  # type: ignore[import-untyped,unused-ignore]  # noqa: PLC0415  # 100 MB, at the first request
+        import xllamacpp  # type: ignore[import-untyped,unused-ignore]  # 100 MB, at the first request
     except ImportError as exc:
         msg = f"xllamacpp cannot be loaded ({exc}); it has wheels for Linux with glibc, macOS 13+ and Windows x64"
         raise LocalFailure(msg, retryable=False) from exc

@@ -8,12 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from llmflow.messages import CallScope, Message, Request
-from llmflow.models import Model, Params
 from llmflow_local._cache import cache_folder
 from llmflow_local._packaged import PackagedWeights
 from llmflow_local._provider import LocalProvider
+
+from llmflow.messages import CallScope, Message, Request
+from llmflow.models import Model, Params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from llmflow_local._engines import ENGINES
 from pydantic import BaseModel, Field
 
 from llmflow.errors import BadRequest, ContextTooLong
 from llmflow.messages import Chunk, File, Message
-from llmflow_local._engines import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 import pytest
-
 from llmflow_local._engine import Engine
 from llmflow_local._failures import LocalFailure
 from llmflow_local._generation import Generation

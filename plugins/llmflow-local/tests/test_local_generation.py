@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from llmflow_local._failures import LocalFailure
 from llmflow_local._generation import Collector, Generation
 

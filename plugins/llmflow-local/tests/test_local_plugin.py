@@ -5,15 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import llmflow_local
 import pluggy
 import pytest
+from llmflow_local._provider import LocalProvider
 
-import llmflow_local
 from llmflow import hookspecs
 from llmflow.errors import DefinitionError
 from llmflow.models import Model
 from llmflow.prices import Price
-from llmflow_local._provider import LocalProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable

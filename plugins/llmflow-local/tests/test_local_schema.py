@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from llmflow_local._pattern import portable_pattern
 from llmflow_local._schema import portable_schema
 

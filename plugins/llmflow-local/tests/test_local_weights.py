@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from llmflow.errors import ProviderUnavailable
 from llmflow_local import _packaged
 from llmflow_local._cache import cache_folder
 from llmflow_local._failures import LocalFailure
 from llmflow_local._packaged import PackagedWeights
 from llmflow_local._weights import GgufFile, find_weights
+
+from llmflow.errors import ProviderUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
