@@ -39,7 +39,7 @@ def quick(record: Callable[P, T], /) -> Callable[P, T]:
         namespace.update({one.name: _default(one) for one in fields(cls) if _default(one) is not MISSING})
 
     bases = getattr(cls, "__orig_bases__", cls.__bases__)
-    return dataclass(slots=True, kw_only=True)(new_class(cls.__name__, bases, {}, fill))  # type: ignore[return-value]  # made to match
+    return dataclass(slots=True, kw_only=True)(new_class(cls.__name__, bases, {}, fill))
 
 
 def _default(one: Field[Any]) -> Any:

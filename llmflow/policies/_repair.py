@@ -35,7 +35,7 @@ class Repair(Options):
     def __post_init__(self) -> None:
         check_count(self.reasks, name="Repair: reasks", minimum=0)
 
-    def wrap(self, proceed: CallLayer, site: Site, /) -> CallLayer:
+    def wrap(self, proceed: CallLayer, site: Site, /) -> CallLayer:  # noqa: ARG002  # re-asks need no more than the ask
         """Return `proceed` with re-asks round it."""
         reasks = self.reasks
 

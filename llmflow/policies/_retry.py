@@ -115,7 +115,7 @@ def check_on(on: object, policy: str) -> None:
     kinds = cast("tuple[object, ...]", on) if isinstance(on, tuple) else (on,)
     if on is None or all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         return
-    if isinstance(on, tuple) or isinstance(on, type) or not callable(on):
+    if isinstance(on, tuple | type) or not callable(on):
         msg = f"{policy}: on is {on!r}, expected exception types or a function of the exception"
         raise DefinitionError(msg)
 

@@ -142,9 +142,9 @@ class BoundStep:
         started = clock.monotonic()
         call = CallScope(step=step.name, run_id=run.id, call_id=new_id())
         try:
-            built = step.body(**inputs)
+            built: Any = step.body(**inputs)
             if step.is_async:
-                built = await built  # type: ignore[misc]  # as is_async says
+                built = await built
         except Exception as exc:
             say_where(exc, f"raised in the body of step {step.name!r}")
             raise

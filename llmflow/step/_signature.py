@@ -98,11 +98,12 @@ def _check_function(function: object, *, kind: str, name: str) -> None:
 
 def _what_else(function: object) -> str | None:
     """Say what `function` is when it is not a plain function."""
+    name = _named(function)
     if isinstance(function, functools.partial):
         return f"a functools.partial of {_named(function.func)}; decorate the function and fix arguments with `.partial(name=value)`"
     if isinstance(function, staticmethod | classmethod):
         kind = "staticmethod" if isinstance(function, staticmethod) else "classmethod"
-        return f"the {kind} {_named(function.__func__)}; put @{kind} outside, above this decorator"
+        return f"the {kind} {name}; put @{kind} outside, above this decorator"
     if isinstance(function, type):
         return f"the class {function.__name__!r}; decorate a function that returns it"
     if not inspect.isfunction(function):

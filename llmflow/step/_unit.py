@@ -114,11 +114,11 @@ class Unit(Generic[P, T]):
 
     else:
 
-        def __call__(self, *args, **kwargs):
+        def __call__(self, *args, **kwargs):  # noqa: ANN002, ANN003, ANN204  # typed above
             """Return a call that runs when it is awaited and gives the value."""
             return Call(self, self.inputs(args, kwargs))
 
-        def run(self, *args, **kwargs):
+        def run(self, *args, **kwargs):  # noqa: ANN002, ANN003, ANN202  # typed above
             """Return a call that runs when it is awaited and gives the value and what it took to get it."""
             return Call(self, self.inputs(args, kwargs), wants_result=True)
 
@@ -316,7 +316,7 @@ class Unit(Generic[P, T]):
 
 
 def _kind(policy: object) -> type[Any]:
-    from llmflow.policy import Off  # noqa: PLC0415  # only needed here at run time
+    from llmflow.policy import Off  # only needed here at run time
 
     return policy.policy if isinstance(policy, Off) else type(policy)
 
