@@ -11,7 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmflow import Bulkhead, Deadline, DefinitionError, Fallback, ProviderTimeout, ProviderUnavailable, QueueFull, Retry, Runtime
+from llmflow import (
+    Bulkhead,
+    Deadline,
+    DefinitionError,
+    Fallback,
+    ProviderTimeout,
+    ProviderUnavailable,
+    QueueFull,
+    Retry,
+    Runtime,
+)
 from llmflow.policies._bulkhead import Places
 from llmflow.testing._scripted import after, hang, scripted
 from llmflow.testing._time import VirtualLoop

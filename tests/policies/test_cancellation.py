@@ -198,7 +198,7 @@ def test_r8_cancelled_at_every_checkpoint_on_asyncio():
 async def test_r8_cancelled_at_every_moment(now):
     """The same by time, on both backends: in the body, in line, in an attempt, in backoff, in a re-ask, in the fallback."""
     moments = 0
-    for step_number in range(1, 200):
+    for nth in range(1, 80):
         count, primary, fallback = everything()
         async with Runtime(seed=1) as runtime:
             done = []
@@ -208,7 +208,7 @@ async def test_r8_cancelled_at_every_moment(now):
 
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
-                await anyio.sleep(step_number / 20)
+                await anyio.sleep(nth * 0.13)
                 group.cancel_scope.cancel()
 
             assert all(one == {"in_use": 0, "waiting": 0} for one in places_of(runtime))
@@ -217,7 +217,7 @@ async def test_r8_cancelled_at_every_moment(now):
             break
         moments += 1
 
-    assert (4, True) == (done[0], moments > 100)
+    assert (4, True) == (done[0], moments > 40)
 
 
 async def test_fault_62_no_task_is_left_after_a_call(asking, anyio_backend_name):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmflow import Fallback, FallbackExhausted, Reply, Repair, Retry, errors, prompt, step
+from llmflow import Fallback, FallbackExhausted, Repair, Reply, Retry, errors, prompt, step
 from llmflow.testing._scripted import scripted
 
 AFTER_RETRIES, AFTER_REASKS, AT_ONCE, NEVER = "after retries", "after re-asks", "at once", "never"

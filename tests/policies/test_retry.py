@@ -5,7 +5,17 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from llmflow import Deadline, DeadlineExceeded, DefinitionError, ProviderUnavailable, RateLimited, Repair, Retry, Runtime, errors
+from llmflow import (
+    Deadline,
+    DeadlineExceeded,
+    DefinitionError,
+    ProviderUnavailable,
+    RateLimited,
+    Repair,
+    Retry,
+    Runtime,
+    errors,
+)
 from llmflow.testing._scripted import after, scripted
 
 pytestmark = pytest.mark.anyio
@@ -255,7 +265,7 @@ async def test_a_slow_failure_leaves_less_for_the_next_try(asking, now):
         {"on": (KeyError, "x")},
         {"on": (KeyError, lambda exc: True)},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_absurd_options_are_refused_where_they_are_written(options):
     """Fault 87: a DefinitionError, which is a ValueError, at the line of the mistake."""

@@ -271,7 +271,7 @@ async def test_fault_61_an_outer_asyncio_timeout_raises_its_own_timeout_error(as
     assert 0 == asyncio.current_task().cancelling()
 
 
-@pytest.mark.parametrize("policies", [(Timeout(2), Retry.off), (Deadline(2),), (Deadline(2), Timeout(2))], ids=str)
+@pytest.mark.parametrize("policies", [(Timeout(2), Retry.off), (Deadline(2),), (Deadline(2), Timeout(2))], ids=["timeout", "deadline", "both"])
 async def test_an_outer_scope_that_ends_in_the_same_instant_wins(policies, asking):
     """Two clocks that strike together: the outer one decides, and none is lost."""
     with pytest.raises(TimeoutError) as caught:

@@ -83,7 +83,7 @@ def test_the_order_is_by_band_and_then_by_distribution():
     assert ["a", "b", ""] == [one.plugin for one in resolve([two, level("step:s", Retry())])]
 
 
-@pytest.mark.parametrize("wrong", [Retry, "retry", 3, object(), None], ids=repr)
+@pytest.mark.parametrize("wrong", [Retry, "retry", 3, object(), None], ids=["class", "text", "number", "object", "None"])
 def test_what_is_no_policy_is_refused(wrong):
     """Naming the owner; a class is told how to be written."""
     with pytest.raises(DefinitionError, match="step 'triage'"):
