@@ -1,0 +1,241 @@
+"""The commands and their options; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+import llmflow
+from llmflow.cli._failures import EXIT_INTERRUPTED, Failure, UsageError
+from llmflow.cli._terminal import say, show_failure
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="llmflow",
+    help="Run, inspect and look after typed LLM steps and flows.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class GraphFormat(str, Enum):
+    """What a graph can be written as."""
+
+    mermaid = "mermaid"
+    svg = "svg"
+    dot = "dot"
+
+
+Target = Annotated[str, typer.Argument(metavar="TARGET", help="A step, task or flow: [bold]module:name[/] or [bold]path.py:name[/].", show_default=False)]
+ModelName = Annotated[str | None, typer.Option("--model", "-m", metavar="PROVIDER/NAME", help="Ask this model in every step, without fallbacks.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, errors included, for a program to read.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show full tracebacks.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write nothing but data and errors.")]
+
+
+def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn what a command returns or raises into an exit code and a message."""
+
+    @functools.wraps(command)
+    def run(*args: Any, debug: bool = False, **options: Any) -> None:
+        try:
+            code = command(*args, **options)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except BrokenPipeError:  # the reader of the pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except Exception as exc:
+            if debug:
+                traceback.print_exception(exc)
+            failure = Failure.of(exc)
+            show_failure(failure, as_json=bool(options.get("as_json")))
+            raise typer.Exit(failure.exit_code) from None
+        raise typer.Exit(code or 0)
+
+    # typer reads the signature, which must have the option that is handled here.
+    run.__annotations__ = {**command.__annotations__, "debug": Debug}
+    return run
+
+
+def _version(*, asked: bool) -> None:
+    if asked:
+        typer.echo(f"llmflow {llmflow.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *, version: Annotated[bool, typer.Option("--version", "-V", callback=lambda value: _version(asked=value), is_eager=True, help="Show the version and exit.")] = False
+) -> None:
+    """Run, inspect and look after typed LLM steps and flows."""
+
+
+@app.command(epilog="Exit codes: 0 ok, 1 the run failed, 2 wrong use, 3 refused by a budget, 130 interrupted.")
+@guarded
+def run(
+    target: Target,
+    *,
+    source: Annotated[str | None, typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The arguments: JSON, a file, or - for stdin.", show_default=False)] = None,
+    map_path: Annotated[str | None, typer.Option("--map", metavar="FILE.jsonl", help="Run once for each line of JSON in the file, or in stdin with -.", show_default=False)] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.jsonl", help="Where the results of --map go, instead of stdout.", show_default=False)] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="How many lines of --map are in work at a time.")] = 16,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue --out: run only the lines that have no value in it yet.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin --out anew although it holds results.")] = False,
+    model: ModelName = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Run a step, task or flow, once or for every line of a file.
+
+    The value is written to stdout as JSON, what it took to stderr. Arguments are given by name and validated against
+    the annotations; a target of one parameter also takes the bare value, or plain text for a [bold]str[/].
+
+    With [bold]--map[/], each result is one line, written as soon as it is there:
+    [bold]{"index": 0, "key": "...", "value": ...}[/] or [bold]{"index": 0, "key": "...", "error": {...}}[/].
+    Lines come as they finish; [bold]index[/] is the position in the input and [bold]key[/] a hash of its text. What is
+    written stays, however the run ends, and [bold]--resume[/] runs the rest.
+
+    [bold]Examples[/]
+
+    [cyan]llmflow run app.py:triage --input "I was charged twice"[/]
+
+    [cyan]llmflow run app:support --input '{"message": "Hello", "urgent": true}' | jq .category[/]
+
+    [cyan]llmflow run app.py:triage --map messages.jsonl --out tickets.jsonl --concurrency 8[/]
+    """
+    from llmflow.cli._map import run_map  # --help and --version need none of it
+    from llmflow.cli._run import run_once
+
+    if map_path is None:
+        _refuse_without_map(out=out, resume=resume, overwrite=overwrite)
+        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet)
+        return 0
+    if source is not None:
+        raise UsageError("--input and --map exclude each other", "--input is for one call, --map for a file of them.")
+    return run_map(
+        target, path=map_path, out=out, concurrency=concurrency, model=model, quiet=quiet, resume=resume, overwrite=overwrite
+    )
+
+
+def _refuse_without_map(**given: object) -> None:
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"--{name} belongs to --map", "One result goes to stdout: llmflow run TARGET > file.json")
+
+
+@app.command()
+@guarded
+def plan(target: Target, *, model: ModelName = None, as_json: AsJson = False) -> None:
+    """Show what a target will do: its nodes, models, and every policy with who supplied it. Nothing is sent.
+
+    [bold]Example[/]
+
+    [cyan]llmflow plan app.py:support[/]
+    """
+    from llmflow.cli._describe import show_plan  # see `run`
+
+    show_plan(target, model=model, as_json=as_json)
+
+
+@app.command()
+@guarded
+def graph(
+    target: Target,
+    *,
+    form: Annotated[GraphFormat, typer.Option("--format", "-f", help="What to write.")] = GraphFormat.mermaid,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it, instead of stdout.", show_default=False)] = None,
+) -> None:
+    """Draw a flow as Mermaid, SVG or Graphviz text.
+
+    [bold]Examples[/]
+
+    [cyan]llmflow graph app.py:support[/]
+
+    [cyan]llmflow graph app.py:support --format svg --out support.svg[/]
+    """
+    from llmflow.cli._describe import show_graph  # see `run`
+
+    show_graph(target, form=form.value, out=out)
+
+
+@app.command()
+@guarded
+def plugins(*, as_json: AsJson = False) -> None:
+    """List the plugins: where each comes from, which hooks it implements, and whether it works."""
+    from llmflow.cli._describe import show_plugins  # see `run`
+
+    show_plugins(as_json=as_json)
+
+
+@app.command()
+@guarded
+def doctor(*, as_json: AsJson = False) -> int:
+    """Check the installation: versions, settings and where they come from, keys, plugins, the embedded model.
+
+    Keys are reported as present or not, never shown. The exit code is 1 when something is broken.
+    """
+    from llmflow.cli._doctor import show_doctor  # see `run`
+
+    return show_doctor(as_json=as_json)
+
+
+@app.command()
+@guarded
+def demo(
+    *,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="How many of the 20 messages to read.", show_default=False)] = None,
+    model: ModelName = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.jsonl", help="Where the tickets go, instead of stdout.", show_default=False)] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Turn a mailbox of 20 support messages into typed tickets, on a real model in this process.
+
+    It needs no key and no network, but the plugin: [bold]pip install llmflow-local[/]. The model is small and weak,
+    and its malformed answers are real; watch them being mended, asked for again, and handed to a fallback.
+    """
+    from llmflow.cli._demo import run_demo  # see `run`
+
+    return run_demo(model=model, limit=limit, out=out, as_json=as_json, quiet=quiet)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: What stands behind `llmflow`; those of the process unless given.
+    """
+    _prepare_streams()
+    try:
+        app(args=arguments, prog_name="llmflow")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _prepare_streams() -> None:
+    """Write UTF-8 wherever the output goes, and help texts without colour where none is wanted."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="replace")
+    if os.environ.get("NO_COLOR"):
+        from typer import rich_utils  # loaded by typer anyway, when it writes help
+
+        rich_utils.COLOR_SYSTEM = None

@@ -1,0 +1,131 @@
+"""What runs took, in words and tables: tokens, dollars, seconds, and how often things had to be put right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from rich.table import Table
+
+from llmflow.cli._failures import plain_attempt
+from llmflow.cli._terminal import jsonable, table
+from llmflow.messages import Result, Usage
+from llmflow.observers import Stats, StepStats
+
+__all__ = ["count", "dollars", "plain_result", "plain_stats", "result_line", "seconds", "step_table", "tokens"]
+
+_THOUSAND = 1000
+_MINUTE = 60
+
+
+def count(number: int, what: str) -> str:
+    """Return `1 item`, `2 items`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration as short as it can be read."""
+    if value is None:
+        return "-"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < _MINUTE:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), _MINUTE)
+    return f"{minutes} min {rest} s"
+
+
+def tokens(number: int | None) -> str:
+    """Return a number of tokens, in thousands where that is enough to know."""
+    if number is None:
+        return "unknown"
+    return f"{number}" if number < 10 * _THOUSAND else f"{number / _THOUSAND:.1f}k"
+
+
+def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
+    """Return a cost; what is not known is said to be unknown, never shown as nothing."""
+    if cost is None or (unpriced and not cost):
+        return "unknown"
+    shown = f"${cost:.2f}" if not cost or cost >= 1 else f"${cost:.4f}"
+    return f"> {shown}" if unpriced else shown
+
+
+# -- one call ----------------------------------------------------------------------------------------------------------
+
+
+def result_line(result: Result[Any]) -> str:
+    """Return the line that follows a run: who answered, how long it took, how much it read and wrote."""
+    usage = result.usage or Usage()
+    parts = [*_models(result), seconds(result.latency_s)]
+    if result.usage is not None:
+        parts.append(f"{tokens(usage.input_tokens)} tokens in, {tokens(usage.output_tokens)} out")
+    if result.attempts:
+        parts.append(count(len(result.attempts), "attempt"))
+    if repaired := sum(call.repaired for call in result.calls or (result,)):
+        parts.append(f"{repaired} repaired" if result.calls else "repaired")
+    if result.attempts:
+        parts.append(f"cost {dollars(result.cost_usd)}")
+    return f"{result.step}: {', '.join(parts)}"
+
+
+def _models(result: Result[Any]) -> list[str]:
+    return list(dict.fromkeys(call.model for call in result.calls or (result,) if call.model))
+
+
+def plain_result(result: Result[Any]) -> dict[str, Any]:
+    """Return a result with its record as JSON can hold it."""
+    usage = result.usage or Usage()
+    return {
+        "value": jsonable(result.value),
+        "step": result.step,
+        "model": result.model,
+        "run_id": result.run_id,
+        "prompt_version": result.prompt_version,
+        "latency_s": round(result.latency_s, 3),
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cost_usd": None if result.cost_usd is None else str(result.cost_usd),
+        "repaired": result.repaired or any(call.repaired for call in result.calls),
+        "cached": result.cached,
+        "attempts": [plain_attempt(one) for one in result.attempts],
+        "calls": [{"step": call.step, "model": call.model, "attempts": len(call.attempts), "repaired": call.repaired} for call in result.calls],
+    }
+
+
+# -- many calls --------------------------------------------------------------------------------------------------------
+
+_NUMBERS = ("calls", "failed", "attempts", "re-asks", "repaired", "retries", "fallbacks", "p50", "p95", "tokens in", "out", "cost")
+
+
+def step_table(stats: Stats) -> Table:
+    """Return the table of what each step took."""
+    made = table("step", *_NUMBERS, right=_NUMBERS)
+    made.padding = (0, 1, 0, 0)
+    for column in made.columns[1:]:
+        column.no_wrap = False
+    for name, one in stats.steps.items():
+        made.add_row(name, *_numbers(one))
+    return made
+
+
+def _numbers(one: StepStats) -> tuple[str, ...]:
+    return (
+        f"{one.calls}",
+        f"{sum(one.errors.values())}",
+        f"{one.attempts}",
+        f"{one.reasks}",
+        f"{one.repaired}",
+        f"{one.retries}",
+        f"{one.fallbacks}",
+        seconds(one.latency_s.p50),
+        seconds(one.latency_s.p95),
+        tokens(one.input_tokens),
+        tokens(one.output_tokens),
+        dollars(one.cost_usd, one.unpriced),
+    )
+
+
+def plain_stats(stats: Stats) -> Mapping[str, Any]:
+    """Return statistics as JSON can hold them."""
+    return stats.to_dict()

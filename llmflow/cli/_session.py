@@ -1,0 +1,55 @@
+"""The runtime a command works in, and the event loop it runs on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TypeVar
+
+import anyio
+
+from llmflow.cli._failures import UsageError
+from llmflow.context import runtimes
+from llmflow.runtime import Runtime
+from llmflow.runtime._plan import plan
+from llmflow.step import Unit
+
+__all__ = ["check", "run_async", "session"]
+
+T = TypeVar("T")
+
+
+@contextmanager
+def session(model: str | None = None) -> Iterator[Runtime]:
+    """Give the runtime that the target's module made, else the default one, with every model replaced if asked for."""
+    runtime: Runtime = runtimes.current()
+    if model is None:
+        yield runtime
+        return
+    if "/" not in model.strip("/"):
+        raise UsageError(f"--model {model!r} does not name its provider", f"Write it as provider/name, such as openai/{model.strip('/') or 'gpt-5-mini'}.")
+    with runtime.override(model=model) as changed:
+        yield changed
+
+
+def check(unit: Unit[..., Any], runtime: Runtime) -> None:
+    """Find out what is wrong with a target and its models before anything is sent."""
+    plan(unit, runtime=runtime)
+
+
+def run_async(main: Callable[[], Awaitable[T]], runtime: Runtime) -> T:
+    """Run a coroutine function to its end, and close its connections.
+
+    What the user's code prints goes to stderr: stdout is for data, which is written around this.
+    """
+
+    async def run() -> T:
+        try:
+            return await main()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runtime.aclose()
+
+    with redirect_stdout(sys.stderr):
+        return anyio.run(run)
