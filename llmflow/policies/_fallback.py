@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from llmflow.errors import DefinitionError, FallbackExhausted, StepError
+from llmflow.errors import DeadlineExceeded, DefinitionError, FallbackExhausted, StepError
 from llmflow.events import FallbackTaken
 from llmflow.models import Model, as_model
 from llmflow.policies._retry import On, check_on, matches
@@ -64,7 +64,8 @@ class Fallback(Options):
                         raise
                     causes.append(error)  # type: ignore[arg-type]  # a user's error that `on` names is a cause too
                     if left and clock.monotonic() >= ask.deadline:
-                        break
+                        msg = f"the deadline passed before {models[-left].name} could be asked"
+                        raise DeadlineExceeded(msg) from error
                     if left:
                         _announce(site, ask, model, models[-left], error)
             raise _exhausted(causes) from causes[-1]
