@@ -71,7 +71,9 @@ class Registry:
         PluginDefinitionError: When a plugin that was handed over is wrong, or two are called the same.
     """
 
-    def __init__(self, builtins: Sequence[tuple[str, object]], plugins: Iterable[object] = (), *, discover: bool = True) -> None:
+    def __init__(
+        self, builtins: Sequence[tuple[str, object]], plugins: Iterable[object] = (), *, discover: bool = True
+    ) -> None:
         self._manager = pluggy.PluginManager("llmflow")
         self._manager.add_hookspecs(hookspecs)
         self.plugins: dict[str, PluginInfo] = {}
@@ -142,7 +144,10 @@ class Registry:
 
     def _implementations(self, hook: str) -> Iterator[tuple[PluginInfo, Callable[..., Any], tuple[str, ...]]]:
         """Yield who implements a hook, foreign plugins by name and llmflow's own last."""
-        found = [(self.plugins[one.plugin_name], one.function, one.argnames) for one in getattr(self._manager.hook, hook).get_hookimpls()]
+        found = [
+            (self.plugins[one.plugin_name], one.function, one.argnames)
+            for one in getattr(self._manager.hook, hook).get_hookimpls()
+        ]
         return iter(sorted(found, key=lambda one: (one[0].builtin, one[0].distribution, one[0].name)))
 
     def policies(self, step: str) -> tuple[list[Declared], list[Declared]]:
@@ -155,7 +160,9 @@ class Registry:
             if info.builtin:
                 defaults += [Declared(policy, "default") for policy in checked]
             else:
-                contributed += [Declared(policy, f"plugin:{info.label}", info.distribution or info.name) for policy in checked]
+                contributed += [
+                    Declared(policy, f"plugin:{info.label}", info.distribution or info.name) for policy in checked
+                ]
         return contributed, defaults
 
     def provider(self, name: str) -> Provider:
@@ -188,7 +195,9 @@ class Registry:
 
     def _no_provider(self, name: str) -> str:
         broken = [one for one in self.plugins.values() if one.status != "active"]
-        hint = "; ".join(f"plugin {one.label!r} is {one.status}{': ' + one.error if one.error else ''}" for one in broken)
+        hint = "; ".join(
+            f"plugin {one.label!r} is {one.status}{': ' + one.error if one.error else ''}" for one in broken
+        )
         ways = "use 'openai', 'anthropic' or 'google', Model(..., base_url=...) for an OpenAI-compatible service, Model(..., handler=...), or install its plugin"
         if name == "local":
             ways = "the embedded model is in the plugin llmflow-local: pip install llmflow-local"
@@ -221,7 +230,9 @@ def _guarded(function: Listener, info: PluginInfo, hook: str) -> Listener:
         except Exception:
             if not failed:
                 failed = True
-                logger.exception("the hook %s of plugin %r failed; further failures of it are not logged", hook, info.label)
+                logger.exception(
+                    "the hook %s of plugin %r failed; further failures of it are not logged", hook, info.label
+                )
 
     return tell
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from types import new_class
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -39,7 +39,8 @@ def quick(record: Callable[P, T], /) -> Callable[P, T]:
         namespace.update({one.name: _default(one) for one in fields(cls) if _default(one) is not MISSING})
 
     bases = getattr(cls, "__orig_bases__", cls.__bases__)
-    return dataclass(slots=True, kw_only=True)(new_class(cls.__name__, bases, {}, fill))
+    twin: type[Any] = new_class(cls.__name__, bases, {}, fill)
+    return cast("Callable[P, T]", dataclass(slots=True, kw_only=True)(twin))
 
 
 def _default(one: Field[Any]) -> Any:

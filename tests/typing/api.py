@@ -478,6 +478,8 @@ async def operations(ticket: Ticket, answer: Literal["yes", "no"], colour: Colou
     assert_type(await or_else(bare("x"), None), Ticket | None)
     assert_type(await or_else(a_text("x"), "nothing", on=(RateLimited, InvalidOutput)), str)
     assert_type(await or_else(an_int("x"), "nothing", on=RateLimited), int | str)
+    assert_type(await or_else(bare("x"), a_text("y"), on=RateLimited), Ticket | str)
+    assert_type(await or_else(a_text("x"), a_text("y")), str)
 
 
 # -- methods -----------------------------------------------------------------------------------------------------------
