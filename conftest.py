@@ -48,7 +48,9 @@ TITLE = re.compile(r'title="([^"]+)"')
 NEEDS = {"local-model.md": "llmflow-local"}
 """Pages whose blocks need a distribution that is not always installed."""
 
-_fenced = RawFencedCodeBlockLexer(re.compile(r"(?P<language>python|console|text(?= title=.prints))(?P<options>[^\n]*)\n"))
+_fenced = RawFencedCodeBlockLexer(
+    re.compile(r"(?P<language>python|console|text(?= title=.prints))(?P<options>[^\n]*)\n")
+)
 _hidden = DirectiveInHTMLCommentLexer(r"invisible-code-block", arguments="python")
 
 
@@ -107,12 +109,18 @@ def run_console(example: Example) -> str | None:
         words = shlex.split(line)
         if words[0] != "llmflow":
             return f"a console block runs {words[0]!r}; only llmflow is run here, write `sh` for what is not"
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "COLUMNS": "100"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "COLUMNS": "100",
+        }
         done = subprocess.run(  # noqa: S603  # the docs are ours
             [sys.executable, "-m", "llmflow", *words[1:]],
             capture_output=True, text=True, check=False, timeout=60, env=environment,
         )  # fmt: skip
-        if not OutputChecker().check_output(expected.rstrip() + "\n", (done.stdout + done.stderr).rstrip() + "\n", FLAGS):
+        if not OutputChecker().check_output(
+            expected.rstrip() + "\n", (done.stdout + done.stderr).rstrip() + "\n", FLAGS
+        ):
             return f"$ {line}\nexpected:\n{expected}\ngot (exit code {done.returncode}):\n{done.stdout}{done.stderr}"
     return None
 
@@ -165,7 +173,7 @@ class PageItem(pytest.Item):
 @contextlib.contextmanager
 def page(path: Path, document: Document, patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give a page a module, an empty folder and a runtime of its own, and take its keys and its network away."""
-    from llmflow.context import runtimes  # noqa: PLC0415  # coverage starts before it is imported
+    from llmflow.context import runtimes  # coverage starts before it is imported
 
     module = ModuleType(f"docs_{path.stem.replace('-', '_')}")
     document.namespace = module.__dict__

@@ -82,7 +82,9 @@ def test_each_page_is_in_the_navigation():
     """`mkdocs build --strict` says so too; this says it without building."""
     nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 
-    assert [] == [page.as_posix() for page in (one.relative_to(DOCS) for one in DOCS.rglob("*.md")) if page.as_posix() not in nav]
+    assert [] == [
+        page.as_posix() for page in (one.relative_to(DOCS) for one in DOCS.rglob("*.md")) if page.as_posix() not in nav
+    ]
 
 
 def test_each_setting_is_documented():
@@ -109,7 +111,11 @@ def test_the_command_line_page_has_every_command_and_option():
         for section in re.split(r"^## llmflow ", text, flags=re.MULTILINE)[1:]
     }
     there = {
-        name: [(one.opts[0], one.opts[1] if len(one.opts) > 1 else "") for one in command.params if one.opts[0].startswith("--")]
+        name: [
+            (one.opts[0], one.opts[1] if len(one.opts) > 1 else "")
+            for one in command.params
+            if one.opts[0].startswith("--")
+        ]
         for name, command in get_command(app).commands.items()
     }
 
