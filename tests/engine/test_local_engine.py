@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import sys
 import threading
@@ -17,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from llmflow.context import Frame, Scope, frame
 from llmflow.engine import LocalEngine
+from llmflow.engine._groups import open_group
 from llmflow.errors import DeadlineExceeded, DefinitionError, StepError
 from llmflow.graph import DEFAULT, Constant, Input, Ref, Structure, flow, task
 from llmflow.policies import Deadline
@@ -98,6 +100,72 @@ async def test_everything_that_is_ready_runs_at_once(runtime: Runtime, width: in
     graph = flow.graph(flow.call(total, values=Structure(list, parts)))
     with anyio.fail_after(10):
         assert sum(range(width)) == await run_graph(graph, runtime)
+
+
+async def test_everything_that_becomes_ready_runs_at_once(runtime: Runtime) -> None:
+    """The same where the graph forks again, long after its start."""
+    inside = 0
+    everybody = anyio.Event()
+
+    @task
+    async def meet(after: int) -> int:
+        nonlocal inside
+        inside += 1
+        if inside == 10:
+            everybody.set()
+        await everybody.wait()
+        return after
+
+    flow = Builder()
+    left, right = flow.call(same, value=1), flow.call(same, value=2)
+    for _ in range(20):  # by now no helper of the first fork is on its way any more
+        left = flow.call(increment, value=left)
+    parts = [flow.call(meet, after=left) for _ in range(10)]
+    with anyio.fail_after(10):
+        assert 212 == await run_graph(flow.graph(flow.call(total, values=Structure(list, (right, *parts)))), runtime)
+
+
+def test_a_wide_fork_has_begun_after_a_few_cycles_of_the_loop(runtime: Runtime) -> None:
+    """Helpers double from cycle to cycle."""
+    inside = 0
+
+    @task
+    async def wait() -> None:
+        nonlocal inside
+        inside += 1
+        await anyio.sleep_forever()
+
+    async def main() -> int:
+        flow = Builder()
+        graph = flow.graph(Structure(list, tuple([flow.call(wait) for _ in range(500)])))
+        running = asyncio.ensure_future(run_graph(graph, runtime))
+        cycles = 0
+        while inside < 500:
+            await asyncio.sleep(0)
+            cycles += 1
+        running.cancel()
+        await asyncio.wait([running])
+        return cycles
+
+    assert asyncio.run(main()) <= 12
+
+
+async def test_tasks_of_a_group_start_in_the_context_it_was_opened_in() -> None:
+    """What one of them sets, none of the others sees, whoever started it."""
+    color = contextvars.ContextVar[str]("color")
+    color.set("red")
+    seen: list[str] = []
+
+    async def work() -> None:
+        seen.append(color.get())
+        color.set("blue")
+        if len(seen) < 3:
+            group.start()
+
+    group = open_group(work, lambda: None)
+    await group.run()
+
+    assert (["red"] * 3, "red") == (seen, color.get())
 
 
 async def test_a_waiting_node_does_not_hold_up_what_others_make_ready(runtime: Runtime) -> None:
