@@ -150,15 +150,20 @@ class Alarms:
             return queue
 
 
+_KEPT = 64
+
+
 class _Queue:
     """The alarms of one length on one loop, the earliest first; those that are over are dropped from the front."""
 
-    __slots__ = ("alarms", "loop", "seconds", "timer")
+    __slots__ = ("alarms", "ended", "loop", "seconds", "timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.loop = loop
         self.seconds = seconds
         self.alarms: deque[_QueuedAlarm] = deque()
+        self.ended = 0
+        """How many of them are over, and wait for a longer one before them."""
         self.timer: asyncio.TimerHandle | None = None
 
     def add(self, alarm: _QueuedAlarm) -> None:
@@ -179,12 +184,20 @@ class _Queue:
                     return
                 first.fired = True
                 first.task.cancel()
+            else:
+                self.ended -= 1
             self.alarms.popleft()
 
     def drop_ended(self) -> None:
+        """Drop from the front what is over; when most of what is behind a long one is over too, drop that as well."""
         alarms = self.alarms
+        self.ended += 1
         while alarms and alarms[0].task is None:
             alarms.popleft()
+            self.ended -= 1
+        if self.ended > _KEPT and self.ended * 2 > len(alarms):
+            self.alarms = deque(one for one in alarms if one.task is not None)
+            self.ended = 0
 
 
 class _QueuedAlarm:
@@ -210,8 +223,8 @@ class _QueuedAlarm:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
         task, self.task = self.task, None
-        self._queue.drop_ended()
         if not self.fired:
+            self._queue.drop_ended()
             return False
         assert task is not None
         ours = task.uncancel() <= self._before

@@ -103,6 +103,31 @@ async def test_an_alarm_of_infinite_seconds_never_rings():
     assert not never.fired
 
 
+def test_alarms_that_are_over_do_not_pile_up_behind_a_long_one():
+    """One slow request among 50,000 quick ones keeps a handful of records, and still rings in time."""
+    alarms = Alarms(60)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        before, most = loop.time(), 0
+        with alarms.start() as slow:
+            for _ in range(50):
+                await asyncio.gather(*(quick() for _ in range(1000)))
+                most = max(most, len(alarms._last.alarms))
+            await asyncio.sleep(100)
+        return loop.time() - before, slow.fired, most
+
+    async def quick():
+        with alarms.start():
+            await asyncio.sleep(0.001)
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        took, fired, most = runner.run(main())
+
+    assert (60, True) == (pytest.approx(took), fired)
+    assert most < 1000
+
+
 async def test_what_the_body_raises_goes_before_the_alarm():
     """An error at the last moment is the body's."""
     with pytest.raises(KeyError):
