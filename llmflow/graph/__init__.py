@@ -2,8 +2,9 @@
 
 from llmflow.graph._construct import build
 from llmflow.graph._flow import BoundFlow, Flow, FlowDecorator, flow
+from llmflow.graph._gather import gather
 from llmflow.graph._ir import DEFAULT, Constant, Graph, Input, Node, Operand, Ref, Structure
-from llmflow.graph._ops import gather, or_else, switch, when
+from llmflow.graph._ops import or_else, switch, when
 from llmflow.graph._render import dot, mermaid, svg
 from llmflow.graph._task import Task, task
 

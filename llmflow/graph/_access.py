@@ -28,7 +28,6 @@ class Unfit(Exception):
     """A type does not allow what was attempted; the message says why. The trace turns it into a DefinitionError."""
 
 
-
 def field_type(annotation: Any, name: str) -> Any:
     """Return the type of a field or property.
 

@@ -127,7 +127,10 @@ class Calls:
         """Check another function with what it is given here."""
         function = _function(target)
         if inspect.iscoroutinefunction(function) and function.__module__.partition(".")[0] in EVENT_LOOPS:
-            raise self._checker.fail(node, f"{function.__module__}.{function.__name__}() needs an event loop, and none runs while the flow is built; {INSTEAD}")
+            raise self._checker.fail(
+                node,
+                f"{function.__module__}.{function.__name__}() needs an event loop, and none runs while the flow is built; {INSTEAD}",
+            )
         source = find_source(function)
         if source is None:
             return self._without_source(node, function, arguments)
@@ -166,7 +169,9 @@ class _Arguments:
     def bound(self, parameters: ast.arguments, *, skip: int = 0) -> dict[str, Taint]:
         """Return what each parameter is given; `skip` of them are given something else."""
         ordered = [one.arg for one in (*parameters.posonlyargs, *parameters.args)][skip:]
-        found = dict.fromkeys([one.arg for one in (*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs)], PLAIN)
+        found = dict.fromkeys(
+            [one.arg for one in (*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs)], PLAIN
+        )
         rest: list[Taint] = []
         for position, (node, taint) in enumerate(self.positional):
             if isinstance(node, ast.Starred):

@@ -179,7 +179,9 @@ class Checker:
         """Return the error for a construct that a placeholder does not notice."""
         text = ast.unparse(subject)
         known = "" if taint.origin in (text, f"parameter {text!r}") else f" (from {taint.origin})"
-        return self.fail(node, f"{construct} needs a real value, but `{text}`{known} is only known when the flow runs; {_WAYS_OUT}")
+        return self.fail(
+            node, f"{construct} needs a real value, but `{text}`{known} is only known when the flow runs; {_WAYS_OUT}"
+        )
 
     # -- assignments ---------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,9 @@ class _Artist:
 
     def _node(self, node: Node, identity: str) -> list[str]:
         """Draw a node and what may run in its place, and return the boxes its value comes out of."""
-        self._drawing.boxes.append(Box(identity, _title(self._graph, node), _subtitle(node), "choice" if node.branches else "node"))
+        self._drawing.boxes.append(
+            Box(identity, _title(self._graph, node), _subtitle(node), "choice" if node.branches else "node")
+        )
         value = node.items if node.kind == "map" else None
         self._connect([*node.inputs.values(), *(one for one in (value, node.condition) if one is not None)], identity)
         ends: list[str] = []

@@ -23,7 +23,9 @@ EVENT_LOOPS = ("asyncio", "anyio", "trio", "sniffio")
 INSTEAD = "run steps side by side with llmflow.gather() or .map(), wait inside a @task, or use @flow(eager=True)"
 
 
-def drive(function: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str, Any], trace: Trace, module: str) -> object:
+def drive(
+    function: Callable[..., Coroutine[Any, Any, Any]], arguments: dict[str, Any], trace: Trace, module: str
+) -> object:
     """Return what the body returns when every llmflow call gives a placeholder.
 
     Raises:
@@ -64,22 +66,32 @@ def _finish(coroutine: CoroutineType[Any, Any, Any], trace: Trace, module: str) 
         raise _explain(error, trace, module) from error
     where = suspended_location(coroutine, module)
     what = "something" if yielded is None else type(yielded).__name__
-    raise trace.fail(f"awaits {what} that is no llmflow call; while the flow is built nothing can be waited for: {INSTEAD}", location=where)
+    raise trace.fail(
+        f"awaits {what} that is no llmflow call; while the flow is built nothing can be waited for: {INSTEAD}",
+        location=where,
+    )
 
 
 def _explain(error: Exception, trace: Trace, module: str) -> Exception:
     """Return the error that helps: what needs a running loop or a real value is a mistake, the rest the author's own."""
-    modules = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)}
+    modules = {
+        str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    }
     said = f"{type(error).__name__}: {error}"
     if not modules.isdisjoint(EVENT_LOOPS):
-        return trace.fail(f"{said}; while the flow is built no event loop runs: {INSTEAD}", location=_own_line(error, module))
+        return trace.fail(
+            f"{said}; while the flow is built no event loop runs: {INSTEAD}", location=_own_line(error, module)
+        )
     if "Placeholder" in str(error):
         return trace.fail(
             f"{said}; a value that is only known when the flow runs was given to code that needs it now: "
             f"do that in a @task, or use @flow(eager=True)",
             location=_own_line(error, module),
         )
-    error.add_note(f"raised while flow {trace.flow!r} was being built: its body runs once with placeholders for the values of its steps")
+    error.add_note(
+        f"raised while flow {trace.flow!r} was being built: its body runs once with placeholders for the values of its steps"
+    )
     return error
 
 
@@ -115,7 +127,9 @@ class _NoLoop:
         self._trace = trace
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise self._trace.fail(f"asyncio's event loop is asked for {name!r}, but none runs while the flow is built; {INSTEAD}")
+        raise self._trace.fail(
+            f"asyncio's event loop is asked for {name!r}, but none runs while the flow is built; {INSTEAD}"
+        )
 
 
 @contextmanager

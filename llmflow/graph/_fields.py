@@ -36,7 +36,9 @@ def required_fields(annotation: Any) -> tuple[str, ...]:
     if _is_dataclass(owner):
         missing = dataclasses.MISSING
         return tuple(
-            one.name for one in dataclasses.fields(owner) if one.init and one.default is missing and one.default_factory is missing
+            one.name
+            for one in dataclasses.fields(owner)
+            if one.init and one.default is missing and one.default_factory is missing
         )
     if _is_named_tuple(owner):
         return tuple(name for name in owner._fields if name not in owner._field_defaults)

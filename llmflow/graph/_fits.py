@@ -113,4 +113,6 @@ def _tuple_fits(given: tuple[Any, ...], wanted: tuple[Any, ...], other: type[Any
 def _is_type(argument: Any) -> bool:
     """Whether a type argument is a type, and not the list of parameters of a Callable."""
     kind = strip(argument)
-    return isinstance(kind, type) or get_origin(kind) in (Literal, Union, types.UnionType) or get_origin(kind) is not None
+    return (
+        isinstance(kind, type) or get_origin(kind) in (Literal, Union, types.UnionType) or get_origin(kind) is not None
+    )

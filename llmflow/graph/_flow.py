@@ -40,7 +40,12 @@ class Flow(Unit[P, T]):
     kind: ClassVar[str] = "flow"
 
     def __init__(
-        self, function: Callable[..., Any], *, name: str | None = None, policies: tuple[Any, ...] = (), eager: bool = False
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        policies: tuple[Any, ...] = (),
+        eager: bool = False,
     ) -> None:
         name = name or str(getattr(function, "__name__", type(function).__name__))
         signature = read_signature(function, kind="flow", name=name, asynchronous=True)
@@ -84,7 +89,7 @@ class Flow(Unit[P, T]):
 
     def _repr_svg_(self) -> str | None:
         """Show the flow as a drawing in a notebook."""
-        from llmflow.graph._render import svg  # noqa: PLC0415  # only a notebook needs it
+        from llmflow.graph._render import svg  # only a notebook needs it
 
         return None if self.eager else svg(self.graph())
 
@@ -138,7 +143,9 @@ class BoundFlow:
             return await self._program(inputs, inside)
         assert bell.fired  # the only way out of the block without a value
         error = DeadlineExceeded(f"not finished within {self._limit:g} s")
-        annotate(error, self.flow.name, inside.run.id, [one for call in inside.run.calls or () for one in call.attempts])
+        annotate(
+            error, self.flow.name, inside.run.id, [one for call in inside.run.calls or () for one in call.attempts]
+        )
         raise error
 
     def _record(self, value: object, around: Frame, latency: float) -> Result[Any]:

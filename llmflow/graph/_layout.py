@@ -140,7 +140,9 @@ def _columns(rows: list[list[Slot]], links: list[tuple[Slot, Slot]], widths: Map
     return {slot: centre - left for slot, centre in across.items()}
 
 
-def _spread(row: list[Slot], wanted: Mapping[Slot, float], widths: Mapping[Slot, float], across: dict[Slot, float]) -> None:
+def _spread(
+    row: list[Slot], wanted: Mapping[Slot, float], widths: Mapping[Slot, float], across: dict[Slot, float]
+) -> None:
     """Put a row's slots where they want to be, pushed apart as little as possible.
 
     Slots that would overlap become one block, which stands at the mean of what its members want.

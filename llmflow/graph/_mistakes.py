@@ -49,13 +49,21 @@ class Mistakes:
     def refuse(self, attempted: str, state: State | None = None, *, location: str | None = None) -> DefinitionError:
         """Return the error for what needs a real value."""
         if state is None:
-            return self.fail(f"{attempted} is not possible while the flow is built; await it, or use @flow(eager=True)", location=location)
-        return self.fail(f"{attempted} needs a real value, but {state.label} is only known when the flow runs; {_WAYS_OUT}", location=location)
+            return self.fail(
+                f"{attempted} is not possible while the flow is built; await it, or use @flow(eager=True)",
+                location=location,
+            )
+        return self.fail(
+            f"{attempted} needs a real value, but {state.label} is only known when the flow runs; {_WAYS_OUT}",
+            location=location,
+        )
 
     def misfit(self, why: str, state: State) -> DefinitionError:
         """Return the error for a field or an item that the type does not have."""
         kind = display(state.annotation)
-        return self.fail(f"{state.label} is {kind}: {why}; what the type does not promise is done in a @task or with @flow(eager=True)")
+        return self.fail(
+            f"{state.label} is {kind}: {why}; what the type does not promise is done in a @task or with @flow(eager=True)"
+        )
 
     def check_live(self, state: State) -> None:
         """Raise when a placeholder of this trace is used outside of it."""

@@ -1,27 +1,22 @@
-"""`when`, `switch`, `gather` and `or_else`: decisions, parallel work and failure as parts of a graph."""
+"""`when`, `switch` and `or_else`: decisions and failure as parts of a graph."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import anyio
-
-from llmflow.backend import cancelled_class
-from llmflow.context import tracer
 from llmflow.errors import StepError
 from llmflow.graph._ir import DEFAULT, Constant, Node
 from llmflow.graph._operands import to_operand, type_of
 from llmflow.graph._operation import Operation, check_branches, discard, is_branch, mistake
 from llmflow.graph._placeholder import is_placeholder
 from llmflow.graph._types import cases, display, is_a, is_open, members, union_of
-from llmflow.step import raise_first
 
 if TYPE_CHECKING:
     from llmflow.graph._trace import Trace
 
-__all__ = ["gather", "or_else", "switch", "when"]
+__all__ = ["or_else", "switch", "when"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -40,7 +35,9 @@ class _When(Operation[Any]):
     kind = "when"
 
     def __init__(self, condition: object, then_call: Any, else_call: Any) -> None:
-        super().__init__(check_branches({"the second argument of when()": then_call, "the third argument of when()": else_call}))
+        super().__init__(
+            check_branches({"the second argument of when()": then_call, "the third argument of when()": else_call})
+        )
         self._condition = condition
 
     async def perform(self) -> Any:
@@ -51,7 +48,8 @@ class _When(Operation[Any]):
 
     def node(self, trace: Trace, /) -> Node:
         trace.check_type(self._condition, bool, "when() takes a bool as its condition")
-        node = self.make_node(trace, None, condition=self._condition, branches=dict(zip((True, False), self._taken, strict=True)))  # type: ignore[arg-type]
+        branches: dict[Any, Any] = dict(zip((True, False), self._taken, strict=True))
+        node = self.make_node(trace, None, condition=self._condition, branches=branches)
         node.output = union_of([branch.output for branch in node.branches.values()])
         return node
 
@@ -124,9 +122,15 @@ class _Switch(Operation[Any]):
         possible = cases(annotation)
         given = [key for key in self._branches if key is not DEFAULT]
         if possible is None:
-            return None if DEFAULT in self._branches or any(map(is_open, members(annotation))) else self._unbounded(annotation)
+            return (
+                None
+                if DEFAULT in self._branches or any(map(is_open, members(annotation)))
+                else self._unbounded(annotation)
+            )
         if impossible := [key for key in given if key not in possible]:
-            return f"switch has a case {impossible[0]!r}, which {display(annotation)} never is; it is {_listed(possible)}"
+            return (
+                f"switch has a case {impossible[0]!r}, which {display(annotation)} never is; it is {_listed(possible)}"
+            )
         missing = [one for one in possible if one not in given]
         if missing and DEFAULT not in self._branches:
             return f"switch over {display(annotation)} does not cover {_listed(missing)}; add the missing cases or a default="
@@ -140,7 +144,9 @@ def _listed(values: Any) -> str:
     return ", ".join(map(repr, values))
 
 
-def switch(value: A, branches: Mapping[A, Awaitable[T]], default: Awaitable[S] | None = None) -> Coroutine[Any, Any, T | S]:
+def switch(
+    value: A, branches: Mapping[A, Awaitable[T]], default: Awaitable[S] | None = None
+) -> Coroutine[Any, Any, T | S]:
     """Run the call whose key equals the value, else the default, and only that one.
 
     Over a Literal, an Enum or a bool it may go without a default when it covers every case.
@@ -149,79 +155,6 @@ def switch(value: A, branches: Mapping[A, Awaitable[T]], default: Awaitable[S] |
         DefinitionError: When a case is missing or can never be, or a branch is not a call.
     """
     return _Switch(value, branches, default)
-
-
-# -- gather ------------------------------------------------------------------------------------------------------------
-
-
-class _Gather(Operation[tuple[Any, ...]]):
-    kind = "gather"
-
-    def __init__(self, calls: tuple[Any, ...]) -> None:
-        for position, call in enumerate(calls, 1):
-            if is_placeholder(call) or not hasattr(call, "__await__"):
-                what = "the value of an awaited call" if is_placeholder(call) else type(call).__name__
-                msg = f"argument {position} of gather() is {what}; give it calls that are not awaited, such as `triage(text)`"
-                raise mistake(msg, *calls)
-        super().__init__(calls)
-
-    def __await__(self) -> Generator[Any, Any, tuple[Any, ...]]:
-        if tracer.get() is None:
-            return (yield from super().__await__())
-        self._use()
-        values: list[Any] = []
-        for call in self._taken:  # one by one: while a flow is traced, awaiting only records
-            values.append((yield from call.__await__()))  # type: ignore[attr-defined]  # noqa: PERF401  # no comprehension can yield
-        return tuple(values)
-
-    async def perform(self) -> tuple[Any, ...]:
-        values: list[Any] = [None] * len(self._taken)
-        failures: list[BaseException] = []
-
-        async def run(index: int, call: Any) -> None:
-            try:
-                values[index] = await call
-            except cancelled_class():
-                raise
-            except BaseException as exc:  # noqa: BLE001  # kept and raised below; a task group would wrap it in a group
-                failures.append(exc)
-                group.cancel_scope.cancel()
-
-        async with anyio.create_task_group() as group:
-            for index, call in enumerate(self._taken):
-                group.start_soon(run, index, call)
-        discard(self._taken)  # those that were cancelled before they began
-        if failures:
-            raise_first(failures[0], failures[1:])
-        return tuple(values)
-
-
-@overload
-def gather(a: Awaitable[A], /) -> Coroutine[Any, Any, tuple[A]]: ...
-@overload
-def gather(a: Awaitable[A], b: Awaitable[B], /) -> Coroutine[Any, Any, tuple[A, B]]: ...
-@overload
-def gather(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> Coroutine[Any, Any, tuple[A, B, C]]: ...
-@overload
-def gather(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], /) -> Coroutine[Any, Any, tuple[A, B, C, D]]: ...
-@overload
-def gather(
-    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], /
-) -> Coroutine[Any, Any, tuple[A, B, C, D, E]]: ...
-@overload
-def gather(
-    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], f: Awaitable[F], /
-) -> Coroutine[Any, Any, tuple[A, B, C, D, E, F]]: ...
-@overload
-def gather(*calls: Awaitable[T]) -> Coroutine[Any, Any, tuple[T, ...]]: ...
-
-
-def gather(*calls: Any) -> Any:
-    """Run calls side by side and return their values in order.
-
-    The first failure cancels the others, waits for them and leaves as itself, with later ones in `.others`.
-    """
-    return _Gather(calls)
 
 
 # -- or_else -----------------------------------------------------------------------------------------------------------
@@ -280,9 +213,17 @@ def _check_errors(on: type[Exception] | tuple[type[Exception], ...], *calls: obj
     return errors
 
 
+@overload
 def or_else(
-    call: Awaitable[T], value_or_call: Awaitable[S] | S, on: type[Exception] | tuple[type[Exception], ...] = (StepError,)
-) -> Coroutine[Any, Any, T | S]:
+    call: Awaitable[T], value_or_call: Awaitable[S], on: type[Exception] | tuple[type[Exception], ...] = ...
+) -> Coroutine[Any, Any, T | S]: ...
+@overload
+def or_else(
+    call: Awaitable[T], value_or_call: S, on: type[Exception] | tuple[type[Exception], ...] = ...
+) -> Coroutine[Any, Any, T | S]: ...
+
+
+def or_else(call: Any, value_or_call: Any, on: type[Exception] | tuple[type[Exception], ...] = (StepError,)) -> Any:
     """Run a call; when it fails with one of `on`, the value is that of the second call, or the value given.
 
     Raises:

@@ -112,7 +112,9 @@ def _live(placeholder: Placeholder) -> State:
     return state
 
 
-def _inside(placeholder: Placeholder, kind: Literal["attr", "item"], key: Any, look: Callable[[Any, Any], Any]) -> Placeholder:
+def _inside(
+    placeholder: Placeholder, kind: Literal["attr", "item"], key: Any, look: Callable[[Any, Any], Any]
+) -> Placeholder:
     state = _live(placeholder)
     try:
         return Placeholder(state.inside(kind, key, look(state.annotation, key)))
@@ -165,7 +167,22 @@ _UNARY = {
     "__dir__": "dir()",
 }
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-_ARITHMETIC = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and", "or", "xor")
+_ARITHMETIC = (
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "divmod",
+    "pow",
+    "lshift",
+    "rshift",
+    "and",
+    "or",
+    "xor",
+)
 
 
 def _refusing(attempted: str) -> Callable[..., NoReturn]:

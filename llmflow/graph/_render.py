@@ -26,7 +26,9 @@ def mermaid(graph: Graph) -> str:
     lines = ["flowchart TD"]
     for box in drawing.boxes:
         opening, closing = _MERMAID[box.shape]
-        lines.append(f'    {box.id}{opening}"{_mermaid_text(box.title)}<br/><small>{_mermaid_text(box.subtitle)}</small>"{closing}')
+        lines.append(
+            f'    {box.id}{opening}"{_mermaid_text(box.title)}<br/><small>{_mermaid_text(box.subtitle)}</small>"{closing}'
+        )
     lines.extend(f"    {_mermaid_arrow(arrow)}" for arrow in drawing.arrows)
     return "\n".join(lines) + "\n"
 
@@ -43,7 +45,16 @@ def _mermaid_text(text: str) -> str:
     return "".join(_MERMAID_ENTITIES.get(letter, letter) for letter in named)
 
 
-_MERMAID_ENTITIES = {'"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "|": "#124;", "[": "#91;", "]": "#93;", "`": "#96;"}
+_MERMAID_ENTITIES = {
+    '"': "#quot;",
+    "<": "#lt;",
+    ">": "#gt;",
+    "&": "#amp;",
+    "|": "#124;",
+    "[": "#91;",
+    "]": "#93;",
+    "`": "#96;",
+}
 
 # -- graphviz ----------------------------------------------------------------------------------------------------------
 
@@ -58,10 +69,19 @@ _DOT: dict[Shape, str] = {
 def dot(graph: Graph) -> str:
     """Return the graph in the language of Graphviz."""
     drawing = draw(graph)
-    lines = [f"digraph {_quoted(graph.name)} {{", '    node [fontname="Helvetica", fontsize=11];', '    edge [fontname="Helvetica", fontsize=9];']
-    lines.extend(f"    {_quoted(box.id)} [label={_quoted(box.title, box.subtitle)}, {_DOT[box.shape]}];" for box in drawing.boxes)
+    lines = [
+        f"digraph {_quoted(graph.name)} {{",
+        '    node [fontname="Helvetica", fontsize=11];',
+        '    edge [fontname="Helvetica", fontsize=9];',
+    ]
+    lines.extend(
+        f"    {_quoted(box.id)} [label={_quoted(box.title, box.subtitle)}, {_DOT[box.shape]}];" for box in drawing.boxes
+    )
     for arrow in drawing.arrows:
-        options = [*([f"label={_quoted(arrow.label)}"] if arrow.label else []), *(["style=dashed"] if arrow.dashed else [])]
+        options = [
+            *([f"label={_quoted(arrow.label)}"] if arrow.label else []),
+            *(["style=dashed"] if arrow.dashed else []),
+        ]
         described = f" [{', '.join(options)}]" if options else ""
         lines.append(f"    {_quoted(arrow.source)} -> {_quoted(arrow.target)}{described};")
     return "\n".join([*lines, "}"]) + "\n"
@@ -138,7 +158,14 @@ def _svg_shape(box: Box, x: float, y: float, width: float, height: float) -> str
     left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
     if box.shape == "choice":
         corner = 16.0
-        points = ((left + corner, top), (right - corner, top), (right, y), (right - corner, bottom), (left + corner, bottom), (left, y))
+        points = (
+            (left + corner, top),
+            (right - corner, top),
+            (right, y),
+            (right - corner, bottom),
+            (left + corner, bottom),
+            (left, y),
+        )
         return f'<polygon class="box choice" points="{" ".join(f"{px:.1f},{py:.1f}" for px, py in points)}"/>'
     radius = 8.0 if box.shape == "node" else height / 2
     return f'<rect class="box {box.shape}" x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:.1f}"/>'

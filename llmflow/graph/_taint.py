@@ -61,7 +61,9 @@ class Env:
     """What the variables of one function hold at one point of it."""
 
     variables: dict[str, Taint] = field(default_factory=dict[str, Taint])
-    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(default_factory=dict[str, ast.FunctionDef | ast.AsyncFunctionDef])
+    functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = field(
+        default_factory=dict[str, ast.FunctionDef | ast.AsyncFunctionDef]
+    )
 
     def fork(self) -> Env:
         """Return a copy, for code that may or may not run."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recordable", "Trace", "unused_inputs"]
 
+
 @runtime_checkable
 class Recordable(Protocol):
     """An operation such as `when` that knows how to record itself."""
@@ -214,7 +215,9 @@ class Trace(Mistakes):
             raise self.fail(f"{unit.kind} {unit.name!r} is mapped over {display(given)}, which is no list")
         names = unit.signature.required or unit.signature.names
         if not call.spread and not fits(item, wanted := unit.signature.hints.get(names[0], Any)):
-            raise self.fail(f"{unit.kind} {unit.name!r} takes {names[0]}: {display(wanted)}, but it is mapped over {display(given)}")
+            raise self.fail(
+                f"{unit.kind} {unit.name!r} takes {names[0]}: {display(wanted)}, but it is mapped over {display(given)}"
+            )
 
     # -- flows inside --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-PRELUDE = '''\
+PRELUDE = """\
 import asyncio, copy, dataclasses, functools, json, pickle, contextlib, enum
 from collections.abc import *
 from typing import *
@@ -101,7 +101,7 @@ def maybe(text: str) -> Ticket | None:
 def words(text: str) -> list[str]:
     return text.split()
 
-'''
+"""
 
 Load = Callable[[str], ModuleType]
 _numbers = itertools.count()

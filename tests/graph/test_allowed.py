@@ -30,7 +30,10 @@ EDGES = {
     "nested": ("[{'a': (text,)}]", Structure(list, (Structure(dict, (Structure(tuple, (Input("text"),)),), ("a",)),))),
     "constant": ("LIMIT", Constant(3)),
     "constant-list": ("[1, 2]", Constant([1, 2])),
-    "starred-tuple": ("[*ticket.pair]", Structure(list, (Ref(0, (("attr", "pair"), ("item", 0))), Ref(0, (("attr", "pair"), ("item", 1)))))),
+    "starred-tuple": (
+        "[*ticket.pair]",
+        Structure(list, (Ref(0, (("attr", "pair"), ("item", 0))), Ref(0, (("attr", "pair"), ("item", 1))))),
+    ),
     "getattr": ("getattr(ticket, 'category')", Ref(0, (("attr", "category"),))),
     "cast": ("cast('str', text)", Input("text")),
     "comprehension": ("[one for one in (text, text)]", Structure(list, (Input("text"), Input("text")))),
@@ -131,7 +134,7 @@ BODIES = {
     "effects": "await label('side')\nreturn text",
 }
 
-INNER = '''
+INNER = """
 @flow
 async def inner(text: str, suffix: str = "!") -> str:
     return await label(await join(text, suffix))
@@ -180,13 +183,14 @@ def push(found: list[str], text: str) -> list[str]:
     found.append(text)
     return found
 
-'''
+"""
 
 
 def both(load: Load, body: str) -> ModuleType:
     lines = textwrap.indent(body, "    ")
     source = "".join(
-        f"@flow({options})\nasync def {name}(text: str) -> Any:\n{lines}\n\n" for name, options in (("traced", ""), ("eager", "eager=True"))
+        f"@flow({options})\nasync def {name}(text: str) -> Any:\n{lines}\n\n"
+        for name, options in (("traced", ""), ("eager", "eager=True"))
     )
     return load(INNER + source)
 
@@ -206,8 +210,12 @@ def test_a_traced_body_gives_what_the_eager_one_gives(load: Load, runtime: Runti
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("name", ["gather", "when", "map", "or-else-call", "inner-twice", "switch", "gather-helper", "inner-eager"])
-async def test_a_traced_body_gives_what_the_eager_one_gives_on_both_backends(load: Load, name: str, anyio_backend: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["gather", "when", "map", "or-else-call", "inner-twice", "switch", "gather-helper", "inner-eager"]
+)
+async def test_a_traced_body_gives_what_the_eager_one_gives_on_both_backends(
+    load: Load, name: str, anyio_backend: str
+) -> None:
     """The graph is built inside a running loop as it is outside of one."""
     module = both(load, BODIES[name])
     async with Runtime():

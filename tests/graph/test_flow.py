@@ -102,7 +102,9 @@ def test_a_policy_class_is_refused_with_what_to_write() -> None:
 
 def test_the_body_runs_once_to_be_built(load: Load, runtime: Runtime) -> None:  # noqa: ARG001
     """However often and from wherever the flow is called."""
-    module = load("runs = []\n@flow\nasync def subject(text: str) -> str:\n    runs.append(1)\n    return await label(text)\n")
+    module = load(
+        "runs = []\n@flow\nasync def subject(text: str) -> str:\n    runs.append(1)\n    return await label(text)\n"
+    )
     threads = [threading.Thread(target=module.subject.graph) for _ in range(8)]
     for one in threads:
         one.start()
@@ -210,7 +212,9 @@ def test_one_function_with_other_policies_keeps_its_name(load: Load) -> None:
 
 def test_a_stored_placeholder_is_refused_later(load: Load) -> None:
     """Outside of its body a placeholder means nothing."""
-    module = load("kept = []\n@flow\nasync def subject(text: str) -> str:\n    kept.append(text)\n    return await label(text)\n")
+    module = load(
+        "kept = []\n@flow\nasync def subject(text: str) -> str:\n    kept.append(text)\n    return await label(text)\n"
+    )
     module.subject.graph()
 
     with pytest.raises(DefinitionError, match="means nothing outside of its body"):

@@ -164,7 +164,10 @@ REFUSED = {
     "mapped-type": ("x = await count.map(ticket.tags)  #!", "takes number: int, but it is mapped over list[str]"),
     "when-condition": ("x = await when(ticket.score, label('a'), label('b'))  #!", "takes a bool"),
     "when-value": ("x = await when(ticket.urgent, text, label('b'))  #!", "must be a call"),
-    "when-gather": ("x = await when(ticket.urgent, gather(label('a')), label('b'))  #!", "make a branch of several calls a flow"),
+    "when-gather": (
+        "x = await when(ticket.urgent, gather(label('a')), label('b'))  #!",
+        "make a branch of several calls a flow",
+    ),
     "switch-missing": ("x = await switch(ticket.category, {'bug': label('a')})  #!", "does not cover 'billing'"),
     "switch-enum": ("x = await switch(await kind(text), {Kind.BUG: label('a')})  #!", "Kind.OTHER"),
     "switch-bool": ("x = await switch(ticket.urgent, {True: label('a')})  #!", "does not cover False"),
@@ -174,12 +177,24 @@ REFUSED = {
     "build-unknown": ("x = await build(Point, x=1, z=ticket)  #!", "no field 'z'"),
     "build-missing": ("x = await build(Point, x=1)  #!", "requires 'y'"),
     "build-type": ("x = await build(Point, x=text, y=1)  #!", "Point takes x: int"),
+    "own-awaitable": ("class Wait:\n    def __await__(self):\n        yield 3\nx = await Wait()  #!", "awaits int"),
+    "map-options": ("x = await label.map([text], on_error='x')  #!", "on_error"),
+    "coroutine-argument": ("async def helper():\n    return 1\nx = await echo(helper())  #!", "not awaited"),
+    "is-in-star": ("def helper(*many):\n    return many[0] is None  #!\nx = helper(*[text])", "`is`"),
+    "is-in-named": ("def helper(**named):\n    return named['a'] is None  #!\nx = helper(**{'a': text})", "`is`"),
+    "is-in-default": ("def helper(a, b=None, *c):\n    return c[0] is None  #!\nx = helper(1, 2, text)", "`is`"),
+    "is-subscript-target": ("y = {}\ny['a'] = text\nx = y['a'] is None  #!", "`is`"),
+    "is-attribute": ("y = Point(1, 2)\ny.x = text\nx = y.x is None  #!", "`is`"),
+    "is-in-guard": ("match LIMIT:\n    case 3 if text is None:  #!\n        pass", "`is`"),
+    "with-value": ("with contextlib.closing(text) as x:  #!\n    pass", None),
+    "inner-constant": ("x = await first('abc')  #!", "reading 9 of it raises IndexError"),
     "or-else-errors": ("x = await or_else(fail(text), 'a', on=('x',))  #!", "exception classes"),
 }
 
 
 def write(body: str) -> str:
-    head = "@flow\nasync def subject(text: str, anything: Any) -> Any:\n    ticket = await triage(text)\n"
+    head = "@flow\nasync def first(word: str) -> str:\n    return await label(word[9])\n\n"
+    head += "@flow\nasync def subject(text: str, anything: Any) -> Any:\n    ticket = await triage(text)\n"
     return head + textwrap.indent(body, "    ") + "\n    return [await echo(anything), await echo(text)]\n"
 
 
@@ -200,7 +215,9 @@ def test_what_needs_a_real_value_names_the_line_and_the_way_out(load: Load, body
     assert expected is None or expected in message
 
 
-@pytest.mark.parametrize("name", ["if", "f-string", "is", "for", "try", "construct", "asyncio-gather", "len", "method", "copy", "join"])
+@pytest.mark.parametrize(
+    "name", ["if", "f-string", "is", "for", "try", "construct", "asyncio-gather", "len", "method", "copy", "join"]
+)
 def test_the_ways_out_are_named(load: Load, name: str) -> None:
     """The message says what can be written instead."""
     module = load(write(REFUSED[name][0]))
@@ -221,6 +238,7 @@ def test_the_producer_is_named(load: Load, name: str) -> None:
 SWALLOWED = {
     "try": "try:\n    x = str(text)  #!\nexcept Exception:\n    x = 'a'",
     "suppress": "with contextlib.suppress(Exception):\n    x = len(ticket.tags)  #!",
+    "other-error": "try:\n    x = str(text)  #!\nexcept Exception:\n    raise KeyError('x')",
     "hasattr": "x = hasattr(ticket, 'categry')  #!",
     "getattr": "x = getattr(ticket, 'categry', None)  #!",
     "logging": "import logging\nlogging.getLogger('x').error('%s', text)  #!",

@@ -165,7 +165,9 @@ def programs(draw: st.DrawFn) -> str:
 
 
 def _flow(name: str, lines: list[str], *, eager: bool) -> str:
-    return f"@flow(eager={eager})\nasync def {name}(n: int, s: str) -> Any:\n" + "".join(f"    {line}\n" for line in lines)
+    return f"@flow(eager={eager})\nasync def {name}(n: int, s: str) -> Any:\n" + "".join(
+        f"    {line}\n" for line in lines
+    )
 
 
 @st.composite
@@ -178,7 +180,9 @@ def bodies(draw: st.DrawFn, forbidden: tuple[str, ...], *, small: bool) -> list[
     if small:
         return [*program.lines, f"return await add({_pick(draw, program.ints)}, {_pick(draw, program.ints)})"]
     shown = ", ".join(draw(st.lists(st.sampled_from([*program.ints, *program.texts]), min_size=1, max_size=4)))
-    result = draw(st.sampled_from(("[{0}]", "({0},)", "{{'a': [{0}], 'b': ({0},)}}", "await gather(add({1}), show({1}))")))
+    result = draw(
+        st.sampled_from(("[{0}]", "({0},)", "{{'a': [{0}], 'b': ({0},)}}", "await gather(add({1}), show({1}))"))
+    )
     return [*program.lines, f"return {result.format(shown, _pick(draw, program.ints))}"]
 
 
@@ -200,7 +204,9 @@ def _write(draw: st.DrawFn, program: Program, template: str) -> None:
 
     used = {**values(), "c": call(), "d": call()}
     used["o"] = draw(st.sampled_from(INT_OPERATIONS)).format(**{**used, "c": call(), "d": call()})
-    made = {name: program.new("int" if name[0] == "x" else "text") for name in ("x", "x2", "y") if f"{{{name}}}" in template}
+    made = {
+        name: program.new("int" if name[0] == "x" else "text") for name in ("x", "x2", "y") if f"{{{name}}}" in template
+    }
     program.lines.extend(template.format(**used, **made).splitlines())
 
 

@@ -1,0 +1,96 @@
+"""`gather`: calls side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeVar, overload
+
+import anyio
+
+from llmflow.backend import cancelled_class
+from llmflow.context import tracer
+from llmflow.graph._operation import Operation, discard, mistake
+from llmflow.graph._placeholder import is_placeholder
+from llmflow.step import raise_first
+
+__all__ = ["gather"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+T = TypeVar("T")
+
+
+class _Gather(Operation[tuple[Any, ...]]):
+    kind = "gather"
+
+    def __init__(self, calls: tuple[Any, ...]) -> None:
+        for position, call in enumerate(calls, 1):
+            if is_placeholder(call) or not hasattr(call, "__await__"):
+                what = "the value of an awaited call" if is_placeholder(call) else type(call).__name__
+                msg = f"argument {position} of gather() is {what}; give it calls that are not awaited, such as `triage(text)`"
+                raise mistake(msg, *calls)
+        super().__init__(calls)
+
+    def __await__(self) -> Generator[Any, Any, tuple[Any, ...]]:
+        if tracer.get() is None:
+            return (yield from super().__await__())
+        self._use()
+        values: list[Any] = []
+        for call in self._taken:  # one by one: while a flow is traced, awaiting only records
+            values.append((yield from call.__await__()))  # type: ignore[attr-defined]  # noqa: PERF401  # no comprehension can yield
+        return tuple(values)
+
+    async def perform(self) -> tuple[Any, ...]:
+        values: list[Any] = [None] * len(self._taken)
+        failures: list[BaseException] = []
+
+        async def run(index: int, call: Any) -> None:
+            try:
+                values[index] = await call
+            except cancelled_class():
+                raise
+            except BaseException as exc:  # noqa: BLE001  # kept and raised below; a task group would wrap it in a group
+                failures.append(exc)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for index, call in enumerate(self._taken):
+                group.start_soon(run, index, call)
+        discard(self._taken)  # those that were cancelled before they began
+        if failures:
+            raise_first(failures[0], failures[1:])
+        return tuple(values)
+
+
+@overload
+def gather(a: Awaitable[A], /) -> Coroutine[Any, Any, tuple[A]]: ...
+@overload
+def gather(a: Awaitable[A], b: Awaitable[B], /) -> Coroutine[Any, Any, tuple[A, B]]: ...
+@overload
+def gather(a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], /) -> Coroutine[Any, Any, tuple[A, B, C]]: ...
+@overload
+def gather(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], /
+) -> Coroutine[Any, Any, tuple[A, B, C, D]]: ...
+@overload
+def gather(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], /
+) -> Coroutine[Any, Any, tuple[A, B, C, D, E]]: ...
+@overload
+def gather(
+    a: Awaitable[A], b: Awaitable[B], c: Awaitable[C], d: Awaitable[D], e: Awaitable[E], f: Awaitable[F], /
+) -> Coroutine[Any, Any, tuple[A, B, C, D, E, F]]: ...
+@overload
+def gather(*calls: Awaitable[T]) -> Coroutine[Any, Any, tuple[T, ...]]: ...
+
+
+def gather(*calls: Any) -> Any:
+    """Run calls side by side and return their values in order.
+
+    The first failure cancels the others, waits for them and leaves as itself, with later ones in `.others`.
+    """
+    return _Gather(calls)
