@@ -57,8 +57,11 @@ async def _no_provider(request: Request) -> Reply:
 
 
 def _task_model(name: str) -> Model:
-    """Return what stands for a task where policies look at the model: their state is kept per task by it."""
-    return Model(f"task/{name}", handler=_no_provider, account=name)
+    """Return what stands for a task where policies look at the model.
+
+    All tasks are one connection, so that a limit with a name is shared by those that name it; each is its own model.
+    """
+    return Model(f"task/{name}", handler=_no_provider)
 
 
 class PlainTask:

@@ -436,6 +436,28 @@ async def test_bulkhead(runtime: Runtime) -> None:
     assert 3 == most
 
 
+@pytest.mark.parametrize(("name", "expected"), [("database", 2), (None, 4)])
+async def test_named_bulkhead_is_shared(runtime: Runtime, name: str | None, expected: int) -> None:
+    """Tasks that name the same bulkhead share its places; without a name each has its own."""
+    running = most = 0
+
+    async def work() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(3):
+            await checkpoint()
+        running -= 1
+
+    read, write = task(Bulkhead(2, name=name), name="read")(work), task(Bulkhead(2, name=name), name="write")(work)
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(read)
+            group.start_soon(write)
+
+    assert expected == most
+
+
 async def test_third_party_policies_work_on_tasks(runtime: Runtime) -> None:
     """A request policy sees the arguments and the value, and may change both."""
 
