@@ -25,14 +25,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from llmflow import Fallback, Model, Repair, flow, prompt, step, switch, task
+from llmflow import Fallback, Model, Repair, flow, or_else, prompt, step, switch, task
 
 FREE = Model("local/smollm2", constrained=False)
 CONSTRAINED = Fallback("local/smollm2")
 
 Topic = Literal["billing", "bug", "account", "sales"]
 
-SHARED_WORDS = 2  # that a summary must have in common with its message
+LONGEST_SUMMARY = 160
+LONGEST_OPENING = 160  # what a small model reads without losing the thread
+SHORTEST_WORD = 4  # that says anything
+SHARED_WORDS = 2  # of a summary with its message
+TYPOGRAPHY = str.maketrans({"‑": "-", "—": "-", "’": "'", "“": '"', "”": '"', "…": "...", "🔐": "", "🙏": ""})  # noqa: RUF001  # what is replaced
 
 
 # -- what comes in, what goes out --------------------------------------------------------------------------------------
@@ -56,7 +60,7 @@ class Request(BaseModel):
 class Summary(BaseModel):
     """A line for the list of open tickets."""
 
-    text: str = Field(min_length=8, max_length=120)
+    text: str = Field(min_length=8, max_length=LONGEST_SUMMARY)
 
 
 class Ticket(BaseModel):
@@ -95,8 +99,7 @@ class SalesTicket(Ticket):
 def read_mailbox(path: Path) -> list[Mail]:
     """Read an mbox file, whatever encodings its messages are in."""
     parser = BytesParser(policy=email.policy.default)
-    with path.open("rb"):  # the mailbox module would make a new file out of a wrong name
-        return [read_mail(parser.parsebytes(raw.as_bytes())) for raw in mailbox.mbox(path, create=False)]
+    return [read_mail(parser.parsebytes(raw.as_bytes())) for raw in mailbox.mbox(path, create=False)]
 
 
 def read_mail(message: EmailMessage) -> Mail:
@@ -108,9 +111,9 @@ def read_mail(message: EmailMessage) -> Mail:
 @task
 def shorten(mail: Mail) -> str:
     """Keep what a small model can read: the subject, how the message begins, and who signed it."""
-    lines = [line.strip() for line in mail.body.splitlines() if line.strip() and not line.startswith(">")]
-    opening, signature = " ".join(lines[:-1])[:260], lines[-1]
-    return f"{mail.subject}. {opening}\n{signature}"
+    lines = own_lines(mail)
+    *opening, signature = lines or [""]
+    return f"{mail.subject}. {' '.join(opening)[:LONGEST_OPENING]}\n{signature}".translate(TYPOGRAPHY)
 
 
 CLUES: dict[Topic, str] = {
@@ -121,9 +124,14 @@ CLUES: dict[Topic, str] = {
 }
 
 
+def own_lines(mail: Mail) -> list[str]:
+    return [line.strip() for line in mail.body.splitlines() if line.strip() and not line.startswith(">")]
+
+
 @task
-def find_clues(text: str) -> str:
+def find_clues(mail: Mail) -> str:
     """List the telling words, so that the model has something to hold on to."""
+    text = " ".join([mail.subject, *own_lines(mail)])
     found = {topic: re.findall(words, text, re.IGNORECASE) for topic, words in CLUES.items()}
     return "; ".join(f"{topic}: {', '.join(dict.fromkeys(words))}" for topic, words in found.items() if words)
 
@@ -144,10 +152,7 @@ def find_clues(text: str) -> str:
     ],
 )
 def classify(text: str, clues: str) -> Topic:
-    """{{ text }}
-    {{ clues }}
-    """
-    return prompt()
+    return prompt(f"{text}\n{clues}")
 
 
 def signed(request: Request, inputs: dict[str, Any]) -> None:
@@ -183,31 +188,32 @@ def signed(request: Request, inputs: dict[str, Any]) -> None:
     ],
 )
 def extract(text: str) -> Request:
-    """{{ text }}"""
-    return prompt()
+    return prompt(text)
 
 
 def about_the_message(summary: Summary, inputs: dict[str, Any]) -> None:
     """Refuse a summary that could stand under any message."""
     shared = set(words_of(summary.text).split()) & set(words_of(inputs["text"]).split())
-    if sum(len(word) > 3 for word in shared) < SHARED_WORDS:
+    if sum(len(word) >= SHORTEST_WORD for word in shared) < SHARED_WORDS:
         raise ValueError("text: it has almost no word of the message; say what this customer wants")
 
 
 @step(
     FREE,
-    Repair(reasks=1),
+    Repair(reasks=0),  # mend, but do not ask again: this model would say the same
     CONSTRAINED,
     system="You are a program that answers with JSON only.",
-    params={"max_tokens": 160},
+    params={"max_tokens": 60},
     checks=[about_the_message],
 )
 def summarise(text: str) -> Summary:
-    """{{ text }}
+    return prompt(f'{text}\n\nSummarise the message above in one short sentence. Answer with JSON: {{"text": "..."}}')
 
-    Summarise the message above in one short sentence. Answer with JSON: {"text": "..."}
-    """
-    return prompt()
+
+@task
+def subject_of(mail: Mail) -> Summary:
+    """Take the customer's own subject, when no model has a better idea."""
+    return Summary(text=f"Subject: {mail.subject}"[:LONGEST_SUMMARY])
 
 
 # -- the tickets -------------------------------------------------------------------------------------------------------
@@ -247,7 +253,9 @@ def to_accounts(mail: Mail, request: Request, summary: Summary) -> Ticket:
 @task
 def to_sales(mail: Mail, request: Request, summary: Summary) -> SalesTicket:
     seats = re.search(r"(\d+) (?:seats|people|users)", mail.body)
-    return SalesTicket(queue="sales", **common(mail, request, summary, hours=48), seats=int(seats[1]) if seats else None)
+    return SalesTicket(
+        queue="sales", **common(mail, request, summary, hours=48), seats=int(seats[1]) if seats else None
+    )
 
 
 # -- the flow ----------------------------------------------------------------------------------------------------------
@@ -255,12 +263,12 @@ def to_sales(mail: Mail, request: Request, summary: Summary) -> SalesTicket:
 
 @flow
 async def triage(mail: Mail) -> BillingTicket | BugTicket | SalesTicket | Ticket:
-    """Turn one message into a ticket. The three steps need only the text, so they run side by side."""
+    """Turn one message into a ticket. No step needs another's answer, so the three run side by side."""
     text = await shorten(mail)
-    clues = await find_clues(text)
+    clues = await find_clues(mail)
     topic = await classify(text, clues)
     request = await extract(text)
-    summary = await summarise(text)
+    summary = await or_else(summarise(text), subject_of(mail))
     return await switch(
         topic,
         {

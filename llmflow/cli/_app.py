@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 import traceback
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 
-class GraphFormat(str, Enum):
+class GraphFormat(StrEnum):
     """What a graph can be written as."""
 
     mermaid = "mermaid"
@@ -36,8 +37,24 @@ class GraphFormat(str, Enum):
     dot = "dot"
 
 
-Target = Annotated[str, typer.Argument(metavar="TARGET", help="A step, task or flow: [bold]module:name[/] or [bold]path.py:name[/].", show_default=False)]
-ModelName = Annotated[str | None, typer.Option("--model", "-m", metavar="PROVIDER/NAME", help="Ask this model in every step, without fallbacks.", show_default=False)]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="A step, task or flow: [bold]module:name[/] or [bold]path.py:name[/].",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PROVIDER/NAME",
+        help="Ask this model in every step, without fallbacks.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, errors included, for a program to read.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show full tracebacks.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write nothing but data and errors.")]
@@ -57,7 +74,7 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader of the pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # the one place where whatever went wrong becomes a message
             if debug:
                 traceback.print_exception(exc)
             failure = Failure.of(exc)
@@ -65,12 +82,19 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
             raise typer.Exit(failure.exit_code) from None
         raise typer.Exit(code or 0)
 
-    # typer reads the signature, which must have the option that is handled here.
+    return _with_debug(run, command)
+
+
+def _with_debug(run: Callable[..., None], command: Callable[..., object]) -> Callable[..., None]:
+    """Give a command the option `--debug`: typer takes the options from the signature and the annotations."""
+    signature = inspect.signature(command, eval_str=True)
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]  # functions may have one
     run.__annotations__ = {**command.__annotations__, "debug": Debug}
     return run
 
 
-def _version(*, asked: bool) -> None:
+def _show_version(asked: bool) -> None:  # noqa: FBT001  # typer calls it so
     if asked:
         typer.echo(f"llmflow {llmflow.__version__}")
         raise typer.Exit
@@ -78,7 +102,17 @@ def _version(*, asked: bool) -> None:
 
 @app.callback()
 def options(
-    *, version: Annotated[bool, typer.Option("--version", "-V", callback=lambda value: _version(asked=value), is_eager=True, help="Show the version and exit.")] = False
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Run, inspect and look after typed LLM steps and flows."""
 
@@ -88,11 +122,41 @@ def options(
 def run(
     target: Target,
     *,
-    source: Annotated[str | None, typer.Option("--input", "-i", metavar="JSON|@FILE|-", help="The arguments: JSON, a file, or - for stdin.", show_default=False)] = None,
-    map_path: Annotated[str | None, typer.Option("--map", metavar="FILE.jsonl", help="Run once for each line of JSON in the file, or in stdin with -.", show_default=False)] = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.jsonl", help="Where the results of --map go, instead of stdout.", show_default=False)] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="How many lines of --map are in work at a time.")] = 16,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue --out: run only the lines that have no value in it yet.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="JSON|@FILE|-",
+            help="The arguments: JSON, a file, or - for stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    map_path: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            metavar="FILE.jsonl",
+            help="Run once for each line of JSON in the file, or in stdin with -.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE.jsonl",
+            help="Where the results of --map go, instead of stdout.",
+            show_default=False,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", "-c", min=1, help="How many lines of --map are in work at a time.")
+    ] = 16,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue --out: run only the lines that have no value in it yet.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin --out anew although it holds results.")] = False,
     model: ModelName = None,
     as_json: AsJson = False,
@@ -126,7 +190,14 @@ def run(
     if source is not None:
         raise UsageError("--input and --map exclude each other", "--input is for one call, --map for a file of them.")
     return run_map(
-        target, path=map_path, out=out, concurrency=concurrency, model=model, quiet=quiet, resume=resume, overwrite=overwrite
+        target,
+        path=map_path,
+        out=out,
+        concurrency=concurrency,
+        model=model,
+        quiet=quiet,
+        resume=resume,
+        overwrite=overwrite,
     )
 
 
@@ -156,7 +227,10 @@ def graph(
     target: Target,
     *,
     form: Annotated[GraphFormat, typer.Option("--format", "-f", help="What to write.")] = GraphFormat.mermaid,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it, instead of stdout.", show_default=False)] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Where to write it, instead of stdout.", show_default=False),
+    ] = None,
 ) -> None:
     """Draw a flow as Mermaid, SVG or Graphviz text.
 
@@ -196,9 +270,17 @@ def doctor(*, as_json: AsJson = False) -> int:
 @guarded
 def demo(
     *,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="How many of the 20 messages to read.", show_default=False)] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="How many of the 20 messages to read.", show_default=False),
+    ] = None,
     model: ModelName = None,
-    out: Annotated[str | None, typer.Option("--out", "-o", metavar="FILE.jsonl", help="Where the tickets go, instead of stdout.", show_default=False)] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE.jsonl", help="Where the tickets go, instead of stdout.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> int:

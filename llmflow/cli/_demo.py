@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -29,8 +29,8 @@ from llmflow.step import step
 __all__ = ["demo_folder", "run_demo"]
 
 _LOCAL = "local/smollm2"
-_MAILS_AT_A_TIME = 2
-"""The embedded model answers one request at a time; a second message keeps it busy while the first is being read."""
+_MAILS_AT_A_TIME = 1
+"""The embedded model answers one request at a time, and the three steps of one message keep it busy."""
 
 
 def demo_folder() -> Path:
@@ -39,7 +39,9 @@ def demo_folder() -> Path:
     folders = (here / "demo", here.parents[1] / "examples" / "triage_inbox")
     found = next((folder for folder in folders if (folder / "triage_inbox.py").is_file()), None)
     if found is None:
-        raise UsageError("the files of the demo are not part of this installation", "pip install --force-reinstall llmflow")
+        raise UsageError(
+            "the files of the demo are not part of this installation", "pip install --force-reinstall llmflow"
+        )
     return found
 
 
@@ -133,7 +135,10 @@ class _Demo:
         say("")
         error_console().print(step_table(self._runtime.stats()))
         say("")
-        say(f"{report['valid']} of {count(self.progress.done, 'message')} became validated tickets in {seconds(report['seconds'])}.", "bold")
+        say(
+            f"{report['valid']} of {count(self.progress.done, 'message')} became validated tickets in {seconds(report['seconds'])}.",
+            "bold",
+        )
         say(
             f"On the way {count(mended, 'malformed answer')} {'was' if mended == 1 else 'were'} mended on the spot, "
             f"{report['reasked']} asked for again, and {count(report['fallbacks'], 'call')} fell back."
@@ -163,20 +168,25 @@ def _prepare_local_model(*, quiet: bool) -> None:
     """Load the embedded model, its weights fetched if need be, so that what is wrong with it is said once."""
     local = find_local_model(os.environ)
     if not local.installed:
-        raise UsageError(f"the demo runs on the embedded model {_LOCAL}, which is not installed", f"{INSTALL}", "Or use another model: llmflow demo --model openai/gpt-5-mini")
+        raise UsageError(
+            f"the demo runs on the embedded model {_LOCAL}, which is not installed",
+            f"{INSTALL}",
+            "Or use another model: llmflow demo --model openai/gpt-5-mini",
+        )
     try:
         with Runtime() as runtime, _loading(local, quiet=quiet):
             check(wake_up, runtime)
             run_async(_wake_up, runtime)
     except ProviderError as exc:
-        raise UsageError(f"the embedded model cannot run: {exc}", "`llmflow doctor` says more. Or use another model: llmflow demo --model openai/gpt-5-mini") from exc
+        raise UsageError(
+            f"the embedded model cannot run: {exc}",
+            "`llmflow doctor` says more. Or use another model: llmflow demo --model openai/gpt-5-mini",
+        ) from exc
 
 
 async def _wake_up() -> None:
-    try:
+    with suppress(InvalidOutput):  # one token is no answer, but the model is there
         await wake_up()
-    except InvalidOutput:
-        pass  # one token is no answer, but the model is there
 
 
 def _loading(local: LocalModel, *, quiet: bool) -> AbstractContextManager[object]:

@@ -22,9 +22,25 @@ from llmflow.runtime import Config, Runtime, read_config
 
 __all__ = ["examine", "show_doctor"]
 
-_PACKAGES = ("pydantic", "instructor", "openai", "anthropic", "google-genai", "anyio", "pluggy", "typer", "rich", "llmflow-local", "xllamacpp")
+_PACKAGES = (
+    "pydantic",
+    "instructor",
+    "openai",
+    "anthropic",
+    "google-genai",
+    "anyio",
+    "pluggy",
+    "typer",
+    "rich",
+    "llmflow-local",
+    "xllamacpp",
+)
 _OPTIONAL = frozenset({"anthropic", "google-genai", "llmflow-local", "xllamacpp"})
-_KEYS = {"openai": ("OPENAI_API_KEY",), "anthropic": ("ANTHROPIC_API_KEY",), "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY")}
+_KEYS = {
+    "openai": ("OPENAI_API_KEY",),
+    "anthropic": ("ANTHROPIC_API_KEY",),
+    "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+}
 _SETTINGS: Mapping[str, object] = {"default_model": None, "models": {}, "seed": None}
 _OLDEST_PYTHON = (3, 11)
 
@@ -41,12 +57,12 @@ class Problem:
 class Report:
     """Everything the doctor found. Keys are told as present or not, never by their value."""
 
-    versions: dict[str, str | None] = field(default_factory=dict)
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    keys: dict[str, bool] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    keys: dict[str, bool] = field(default_factory=dict[str, bool])
     local_model: str = ""
     plugins: tuple[PluginInfo, ...] = ()
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list[Problem])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
@@ -56,7 +72,9 @@ class Report:
             "settings": self.settings,
             "keys": self.keys,
             "local_model": self.local_model,
-            "plugins": [{"name": one.name, "from": one.label, "status": one.status, "error": one.error} for one in self.plugins],
+            "plugins": [
+                {"name": one.name, "from": one.label, "status": one.status, "error": one.error} for one in self.plugins
+            ],
             "problems": [{"problem": one.what, "remedy": one.remedy} for one in self.problems],
         }
 
@@ -77,7 +95,11 @@ def show_doctor(*, as_json: bool) -> int:
 def examine(environ: Mapping[str, str]) -> Report:
     """Look at everything that makes a first call fail."""
     report = Report()
-    report.versions = {"python": platform.python_version(), "llmflow": llmflow.__version__, **{name: _version(name) for name in _PACKAGES}}
+    report.versions = {
+        "python": platform.python_version(),
+        "llmflow": llmflow.__version__,
+        **{name: _version(name) for name in _PACKAGES},
+    }
     report.keys = {provider: any(environ.get(name) for name in names) for provider, names in _KEYS.items()}
     report.problems += _version_problems(report.versions)
     _examine_settings(report)
@@ -122,7 +144,9 @@ def _examine_plugins(report: Report) -> None:
     except DefinitionError as exc:
         report.problems.append(Problem(str(exc), "uninstall one, or name it in LLMFLOW_DISABLE_PLUGINS"))
     report.problems += [
-        Problem(f"plugin {one.label} is broken: {one.error}", f"update or reinstall it, or set LLMFLOW_DISABLE_PLUGINS={one.name}")
+        Problem(
+            f"plugin {one.label} is broken: {one.error}", f"reinstall it, or set LLMFLOW_DISABLE_PLUGINS={one.name}"
+        )
         for one in report.plugins
         if one.status == "broken"
     ]
@@ -130,7 +154,10 @@ def _examine_plugins(report: Report) -> None:
 
 def _local_problems(local: LocalModel) -> Iterator[Problem]:
     if local.installed and local.problem:
-        yield Problem(f"local/smollm2 cannot answer: {local.problem}", f"set LLMFLOW_LOCAL_MODEL to a .gguf file, or unset it; {INSTALL}")
+        yield Problem(
+            f"local/smollm2 cannot answer: {local.problem}",
+            f"set LLMFLOW_LOCAL_MODEL to a .gguf file, or unset it; {INSTALL}",
+        )
 
 
 # -- telling -----------------------------------------------------------------------------------------------------------
@@ -157,7 +184,14 @@ def _sections(report: Report) -> Iterator[tuple[str, list[tuple[str, str, str]]]
     yield "settings", [(name, f"{one['value'] or '-'}  ({one['source']})", "") for name, one in report.settings.items()]
     yield "keys", [(name, *_key_row(name, there=there)) for name, there in report.keys.items()]
     yield "local model", [("local/smollm2", report.local_model, "")]
-    yield "plugins", [(one.name, f"{one.label}: {one.status}", "bold red" if one.status == "broken" else "") for one in report.plugins] or [("-", "none installed", "dim")]
+    yield (
+        "plugins",
+        [
+            (one.name, f"{one.label}: {one.status}", "bold red" if one.status == "broken" else "")
+            for one in report.plugins
+        ]
+        or [("-", "none installed", "dim")],
+    )
 
 
 def _key_row(provider: str, *, there: bool) -> tuple[str, str]:

@@ -12,7 +12,15 @@ import llmflow
 from llmflow.errors import BudgetExceeded, DefinitionError, FallbackExhausted, LLMFlowError, StepError
 from llmflow.messages import Attempt
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_REFUSED", "EXIT_RUN_FAILED", "EXIT_WRONG_USE", "Failure", "UsageError", "user_frames"]
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_REFUSED",
+    "EXIT_RUN_FAILED",
+    "EXIT_WRONG_USE",
+    "Failure",
+    "UsageError",
+    "user_frames",
+]
 
 EXIT_RUN_FAILED = 1
 EXIT_WRONG_USE = 2
@@ -63,12 +71,18 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Read what is to be told off an exception."""
         if isinstance(error, UsageError):
-            return cls(kind=type(error).__name__, message=str(error), exit_code=EXIT_WRONG_USE, hints=error.hints, trace=error.trace)
+            return cls(
+                kind=type(error).__name__,
+                message=str(error),
+                exit_code=EXIT_WRONG_USE,
+                hints=error.hints,
+                trace=error.trace,
+            )
         foreign = not isinstance(error, LLMFlowError)
         causes = error.causes if isinstance(error, FallbackExhausted) else ()
         return cls(
             kind=type(error).__name__,
-            message=str(error) or type(error).__name__,
+            message=_message(error, foreign=foreign),
             exit_code=_exit_code(error),
             hints=tuple(getattr(error, "__notes__", ())),
             step=getattr(error, "step", None) if isinstance(error, StepError) else None,
@@ -110,11 +124,19 @@ def plain_attempt(attempt: Attempt) -> dict[str, Any]:
     }
 
 
+def _message(error: BaseException, *, foreign: bool) -> str:
+    """Return what an exception says; the user's own is named, as its text alone may be no sentence."""
+    name = type(error).__name__
+    return f"{name}: {error}".removesuffix(": ") if foreign else str(error) or name
+
+
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, DefinitionError):
         return EXIT_WRONG_USE
     refused = isinstance(error, BudgetExceeded) or (
-        isinstance(error, FallbackExhausted) and bool(error.causes) and all(isinstance(one, BudgetExceeded) for one in error.causes)
+        isinstance(error, FallbackExhausted)
+        and bool(error.causes)
+        and all(isinstance(one, BudgetExceeded) for one in error.causes)
     )
     return EXIT_REFUSED if refused else EXIT_RUN_FAILED
 

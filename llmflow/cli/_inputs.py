@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
@@ -17,6 +17,13 @@ from llmflow.step import Unit
 __all__ = ["InputReader", "read_source"]
 
 _MOST_PROBLEMS = 5
+_SAMPLES: tuple[tuple[type, object], ...] = (
+    (int, 1),
+    (float, 1.5),
+    (bool, True),
+    (list, ["..."]),
+    (dict, {"...": "..."}),
+)
 
 
 def read_source(source: str) -> str:
@@ -63,7 +70,7 @@ class InputReader:
     @property
     def example(self) -> str:
         """An `--input` as this target wants it."""
-        shown = {name: f"<{self._type(name)}>" for name in self._required or self._names}
+        shown = {name: _sample(self._hints.get(name)) for name in self._required or self._names}
         return f"--input '{json.dumps(shown)}'"
 
     def nothing(self) -> dict[str, object]:
@@ -90,14 +97,13 @@ class InputReader:
         text = text.strip()
         takes_text = plain and self._only is not None and self._hints.get(self._only) is str
         try:
-            value = json.loads(text, parse_constant=_no_constant)
+            value: object = json.loads(text, parse_constant=_no_constant)
         except ValueError as exc:
             if takes_text and text and text[0] not in '{["':
                 return {self._only or "": text}
             raise UsageError(f"the input is not JSON: {_problem(exc)}", *self._quoting(takes_text=takes_text)) from exc
-        if takes_text and not isinstance(value, str | Mapping):
-            value = text  # 42 or true, meant as text
-        return self.arguments(value)
+        bare = isinstance(value, int | float | None)
+        return self.arguments(text if takes_text and bare else value)  # 42 or true may be meant as text
 
     def _quoting(self, *, takes_text: bool) -> tuple[str, ...]:
         if takes_text:
@@ -122,27 +128,53 @@ class InputReader:
                 problems.append(f"{name}: {self._type(name)} cannot be made from JSON ({exc.message.splitlines()[0]})")
         if problems:
             told = "; ".join(problems[:_MOST_PROBLEMS]) + ("; ..." if len(problems) > _MOST_PROBLEMS else "")
-            raise UsageError(f"the input does not fit {self._unit.kind} {self._unit.name!r}: {told}", f"It takes {self._shape()}.")
+            raise UsageError(
+                f"the input does not fit {self._unit.kind} {self._unit.name!r}: {told}", f"It takes {self._shape()}."
+            )
         return validated
 
     def _by_name(self, value: object) -> Mapping[str, object]:
-        if isinstance(value, Mapping) and set(value) <= set(self._names):
-            return value
-        if self._only is not None and not (isinstance(value, Mapping) and self._only in value):
+        named = _as_object(value)
+        if named is not None and named.keys() <= set(self._names):
+            return named
+        if self._only is not None and (named is None or self._may_be(self._only, named)):
             return {self._only: value}
-        if not isinstance(value, Mapping):
-            raise UsageError(f"the input is {_json_type(value)}, but {self._unit.kind} {self._unit.name!r} takes {self._shape()}", f"Write it as {self.example}.")
-        unknown = next(name for name in value if name not in self._names)
-        raise UsageError(f"{self._unit.kind} {self._unit.name!r} has no parameter {unknown!r}", f"It takes {self._shape()}.")
+        if named is None:
+            raise UsageError(
+                f"the input is {_json_type(value)}, but {self._unit.kind} {self._unit.name!r} takes {self._shape()}",
+                f"Write it as {self.example}.",
+            )
+        unknown = next(name for name in named if name not in self._names)
+        raise UsageError(
+            f"{self._unit.kind} {self._unit.name!r} has no parameter {unknown!r}", f"It takes {self._shape()}."
+        )
+
+    def _may_be(self, name: str, named: Mapping[str, object]) -> bool:
+        """Whether an object may be the argument itself, rather than arguments by wrong names."""
+        return name not in named and self._hints.get(name) not in (str, int, float, bool)
 
     def _shape(self) -> str:
         if not self._names:
             return "no arguments"
-        return ", ".join(f"{name}: {self._type(name)}" + ("" if name in self._required else " (optional)") for name in self._names)
+        return ", ".join(
+            f"{name}: {self._type(name)}" + ("" if name in self._required else " (optional)") for name in self._names
+        )
 
     def _type(self, name: str) -> str:
         hint = self._hints.get(name, Any)
-        return hint.__name__ if isinstance(hint, type) and not hasattr(hint, "__args__") else str(hint).replace("typing.", "")
+        return (
+            hint.__name__
+            if isinstance(hint, type) and not hasattr(hint, "__args__")
+            else str(hint).replace("typing.", "")
+        )
+
+
+def _sample(hint: object) -> object:
+    """Return a value of roughly the right kind, to show where it goes."""
+    kind = getattr(hint, "__origin__", hint)
+    if isinstance(kind, type) and hasattr(kind, "model_fields"):
+        return {"...": "..."}
+    return next((sample for known, sample in _SAMPLES if kind is known), "...")
 
 
 def _no_constant(name: str) -> object:
@@ -180,6 +212,17 @@ def _said(name: str, exc: ValidationError) -> list[str]:
     return lines
 
 
+def _as_object(value: object) -> dict[str, object] | None:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
 def _json_type(value: object) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", type(None): "null"}
+    names: dict[type, str] = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        type(None): "null",
+    }
     return names.get(type(value), "an object")

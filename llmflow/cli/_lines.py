@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -68,7 +69,7 @@ async def read_items(path: str) -> AsyncIterator[Item]:
 
 async def _raw_lines(path: str) -> AsyncIterator[bytes]:
     if path != "-":
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb") as file:  # noqa: ASYNC230  # a line of a file on disk is there at once
             for line in file:
                 yield line
         return
@@ -131,7 +132,7 @@ class Results:
     def close(self) -> None:
         """Let the file go; what was added is in it already, this makes it survive a power cut too."""
         if self._file is not None:
-            if self._file.seekable():
+            with suppress(OSError):  # a pipe or a terminal has nothing to survive in
                 os.fsync(self._file.fileno())
             self._file.close()
 
@@ -141,11 +142,11 @@ def kept_results(path: Path) -> Iterator[tuple[str, bytes]]:
     with path.open("rb") as file:
         for line in file:
             try:
-                said = json.loads(line)
+                said: Any = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(said, dict) and "value" in said and isinstance(said.get("key"), str):
-                yield said["key"], line.rstrip(b"\n") + b"\n"
+            if "value" in said and "key" in said:
+                yield str(said["key"]), line.rstrip(b"\n") + b"\n"
 
 
 def _tidy(path: Path) -> frozenset[str]:

@@ -25,7 +25,15 @@ class MalformedLine(UsageError):
 
 
 def run_map(
-    target: str, *, path: str, out: str | None, concurrency: int, model: str | None, quiet: bool, resume: bool, overwrite: bool
+    target: str,
+    *,
+    path: str,
+    out: str | None,
+    concurrency: int,
+    model: str | None,
+    quiet: bool,
+    resume: bool,
+    overwrite: bool,
 ) -> int:
     """Call a target for every line of a file, write what becomes of each, and return the exit code."""
     unit = load_target(target)
@@ -122,10 +130,18 @@ class _Mapping:
         failure = Failure.of(outcome.error)
         self._results.add({**said, "error": {**_brief(failure), "line": one.line}})
         self._refused += failure.exit_code == EXIT_REFUSED
-        message = failure.message if isinstance(outcome.error, MalformedLine) else f"line {one.line}: {failure.kind}: {failure.message}"
+        message = (
+            failure.message
+            if isinstance(outcome.error, MalformedLine)
+            else f"line {one.line}: {failure.kind}: {failure.message}"
+        )
         self._progress.fail(message)
 
 
 def _brief(failure: Failure) -> dict[str, Any]:
     """Return a failure for one line of a file: without the trace and the attempts."""
-    return {name: value for name, value in failure.to_dict().items() if name not in ("traceback", "attempts", "causes", "hints", "run_id")}
+    return {
+        name: value
+        for name, value in failure.to_dict().items()
+        if name not in ("traceback", "attempts", "causes", "hints", "run_id")
+    }

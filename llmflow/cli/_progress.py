@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -80,7 +80,11 @@ class Progress:
         if is_live(quiet=self.quiet):
             # Lines for stdout are printed above the table, as both streams end on the same screen.
             self._live = Live(
-                get_renderable=self._render, console=error_console(), transient=True, refresh_per_second=8, redirect_stdout=False
+                get_renderable=self._render,
+                console=error_console(),
+                transient=True,
+                refresh_per_second=8,
+                redirect_stdout=False,
             )
             self._live.start()
         return self
@@ -91,7 +95,7 @@ class Progress:
             self._live = None
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def aside(self) -> Generator[None]:
         """Take the table off the screen while something else is written."""
         if self._live is None:
             yield
@@ -130,7 +134,13 @@ class Progress:
 
     def _render(self) -> RenderableType:
         head = Table.grid(padding=(0, 1))
-        head.add_row(self._spinner, Text(self.name, style="bold"), self._bar(), Text(self._position()), Text(self._eta(), style="dim"))
+        head.add_row(
+            self._spinner,
+            Text(self.name, style="bold"),
+            self._bar(),
+            Text(self._position()),
+            Text(self._eta(), style="dim"),
+        )
         return Group(head, Text(f"  {self.sum()}", style="dim", no_wrap=True, overflow="ellipsis"))
 
     def _bar(self) -> RenderableType:
@@ -151,12 +161,12 @@ class Progress:
             parts.append(f"{self.skipped} kept")
         parts.append(f"tokens {tokens(spent.input_tokens)} in, {tokens(spent.output_tokens)} out")
         parts.append(f"cost {dollars(spent.cost, spent.unpriced)}")
-        parts += [f"{number} {what}" for number, what in ((spent.reasks, "re-asks"), (spent.repaired, "repaired"), (spent.retries, "retries")) if number]
+        parts += [count(spent.reasks, "re-ask")] if spent.reasks else []
+        parts += [f"{spent.repaired} repaired"] if spent.repaired else []
+        parts += [f"{spent.retries} retried"] if spent.retries else []
         return ", ".join(parts)
 
     def finish(self) -> None:
         """Say in one line what became of the items."""
         if not self.quiet:
             say(f"{self.name}: {count(self.done, 'item')} in {seconds(self.elapsed)}: {self.sum()}")
-
-

@@ -89,13 +89,29 @@ def plain_result(result: Result[Any]) -> dict[str, Any]:
         "repaired": result.repaired or any(call.repaired for call in result.calls),
         "cached": result.cached,
         "attempts": [plain_attempt(one) for one in result.attempts],
-        "calls": [{"step": call.step, "model": call.model, "attempts": len(call.attempts), "repaired": call.repaired} for call in result.calls],
+        "calls": [
+            {"step": call.step, "model": call.model, "attempts": len(call.attempts), "repaired": call.repaired}
+            for call in result.calls
+        ],
     }
 
 
 # -- many calls --------------------------------------------------------------------------------------------------------
 
-_NUMBERS = ("calls", "failed", "attempts", "re-asks", "repaired", "retries", "fallbacks", "p50", "p95", "tokens in", "out", "cost")
+_NUMBERS = (
+    "calls",
+    "failed",
+    "attempts",
+    "re-asks",
+    "repaired",
+    "retries",
+    "fallbacks",
+    "p50",
+    "p95",
+    "tokens in",
+    "out",
+    "cost",
+)
 
 
 def step_table(stats: Stats) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TypeVar
 
@@ -21,14 +21,17 @@ T = TypeVar("T")
 
 
 @contextmanager
-def session(model: str | None = None) -> Iterator[Runtime]:
+def session(model: str | None = None) -> Generator[Runtime]:
     """Give the runtime that the target's module made, else the default one, with every model replaced if asked for."""
     runtime: Runtime = runtimes.current()
     if model is None:
         yield runtime
         return
     if "/" not in model.strip("/"):
-        raise UsageError(f"--model {model!r} does not name its provider", f"Write it as provider/name, such as openai/{model.strip('/') or 'gpt-5-mini'}.")
+        raise UsageError(
+            f"--model {model!r} does not name its provider",
+            f"Write it as provider/name, such as openai/{model.strip('/') or 'gpt-5-mini'}.",
+        )
     with runtime.override(model=model) as changed:
         yield changed
 

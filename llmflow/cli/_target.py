@@ -10,7 +10,7 @@ import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from llmflow.cli._failures import UsageError, user_frames
 from llmflow.errors import DefinitionError
@@ -51,7 +51,9 @@ def load_module(place: str) -> ModuleType:
 
 def units_in(module: ModuleType) -> dict[str, Unit[..., Any]]:
     """Return the steps, tasks and flows of a module by the names they have there, flows first."""
-    found = {name: value for name, value in vars(module).items() if isinstance(value, Unit) and not name.startswith("_")}
+    found: dict[str, Unit[..., Any]] = {
+        name: value for name, value in vars(module).items() if isinstance(value, Unit) and not name.startswith("_")
+    }
     return dict(sorted(found.items(), key=lambda one: (one[1].kind != "flow", one[1].kind != "step", one[0])))
 
 
@@ -130,7 +132,7 @@ def _unit(module: ModuleType, name: str, place: str) -> Unit[..., Any]:
             raise UsageError(f"{place} has no {name!r}", *_contents(module, place, name)) from None
     if not isinstance(value, Unit):
         raise UsageError(f"{place}:{name} is {_kind(value)}, not a step, task or flow", *_contents(module, place))
-    return value
+    return cast("Unit[..., Any]", value)
 
 
 def _kind(value: object) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, TextIO
 
 from pydantic_core import to_jsonable_python
@@ -17,11 +18,20 @@ from rich.text import Text
 from llmflow.cli._failures import Failure
 from llmflow.messages import Attempt
 
-__all__ = ["error_console", "is_live", "jsonable", "out_console", "say", "show_failure", "table", "write_json", "write_line"]
+__all__ = [
+    "error_console",
+    "is_live",
+    "jsonable",
+    "out_console",
+    "say",
+    "show_failure",
+    "table",
+    "write_json",
+    "write_line",
+]
 
 _UNLIMITED = 100_000
 """Width where nobody looks: a line that a program reads must not be broken."""
-_MOST_ATTEMPTS = 8
 
 
 def out_console() -> Console:
@@ -74,9 +84,9 @@ def write_json(value: object) -> None:
 
 def write_line(line: str, stream: TextIO | None = None) -> None:
     """Write one line to stdout, or to what was stdout before, and let it go at once."""
-    stream = stream or sys.stdout
-    stream.write(line.encode("utf-8", "replace").decode() + "\n")
-    stream.flush()
+    data: TextIO = sys.stdout if stream is None else stream
+    data.write(line.encode("utf-8", "replace").decode() + "\n")
+    data.flush()
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -84,7 +94,15 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
 
 def table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
     """Return an empty table in the style of all tables here; `right` names the columns of numbers."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", title=title, title_justify="left", title_style="bold")
+    made = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
     for name in columns:
         made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return made
@@ -119,17 +137,20 @@ def _panel(failure: Failure) -> RenderableType:
 
 def _details(failure: Failure) -> list[str]:
     """Return what is to be said under the message: hints, where it happened, what was tried."""
-    lines = [f"hint: {hint}" for hint in failure.hints]
+    label = "note" if failure.trace else "hint"
+    lines = [f"{label}: {hint}" for hint in failure.hints]
     if failure.step is not None and repr(failure.step) not in failure.message:
         lines.append(f"step: {failure.step}")
     lines += [f"{cause.kind}: {cause.message}" for cause in failure.causes if cause.message not in failure.message]
     if failure.attempts:
-        lines.append("attempts: " + ", ".join(_attempt(one) for one in failure.attempts[:_MOST_ATTEMPTS]))
-        if (more := len(failure.attempts) - _MOST_ATTEMPTS) > 0:
-            lines[-1] += f", and {more} more"
+        lines.append(f"attempts: {len(failure.attempts)}")
+        lines += [f"  {line}" for line in _attempts(failure.attempts)]
     return lines
 
 
-def _attempt(attempt: Attempt) -> str:
-    status = f" {attempt.status}" if attempt.status else ""
-    return f"{attempt.model} {attempt.outcome}{status} {attempt.latency_s:.1f} s"
+def _attempts(attempts: Sequence[Attempt]) -> Iterator[str]:
+    """Yield a line for each series of attempts that went the same way."""
+    for (model, outcome, status), same in groupby(attempts, lambda one: (one.model, one.outcome, one.status)):
+        taken = [one.latency_s for one in same]
+        times = f" {len(taken)} times" if len(taken) > 1 else ""
+        yield f"{model}: {outcome}{f' {status}' if status else ''}{times}, {sum(taken):.1f} s"
