@@ -63,7 +63,9 @@ def _finish(coroutine: CoroutineType[Any, Any, Any], trace: Trace, module: str) 
             raise
         raise trace.fail(str(error), location=_own_line(error, module)) from error
     except Exception as error:
-        raise _explain(error, trace, module) from error
+        if (mistake := _explain(error, trace, module)) is None:
+            raise
+        raise mistake from error
     where = suspended_location(coroutine, module)
     what = "something" if yielded is None else type(yielded).__name__
     raise trace.fail(
@@ -72,8 +74,8 @@ def _finish(coroutine: CoroutineType[Any, Any, Any], trace: Trace, module: str) 
     )
 
 
-def _explain(error: Exception, trace: Trace, module: str) -> Exception:
-    """Return the error that helps: what needs a running loop or a real value is a mistake, the rest the author's own."""
+def _explain(error: Exception, trace: Trace, module: str) -> DefinitionError | None:
+    """Return the error that helps for what needs a running loop or a real value; None for the author's own."""
     modules = {
         str(frame.f_globals.get("__name__", "")).partition(".")[0]
         for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -92,7 +94,7 @@ def _explain(error: Exception, trace: Trace, module: str) -> Exception:
     error.add_note(
         f"raised while flow {trace.flow!r} was being built: its body runs once with placeholders for the values of its steps"
     )
-    return error
+    return None
 
 
 def _own_line(error: Exception, module: str) -> str:
@@ -111,8 +113,10 @@ def _forget_locals(*errors: BaseException | None) -> None:
 
     Kept alive by the traceback, they would warn much later, and far from here, that nobody awaited them.
     """
+    seen: set[int] = set()
     for error in errors:
-        while error is not None:
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
             traceback.clear_frames(error.__traceback__)
             error = error.__cause__ or error.__context__  # noqa: PLW2901  # down the chain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast, get_args, get_type_hints, is_typeddict
+from typing import Any, NotRequired, Required, TypeVar, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic import BaseModel
 
@@ -30,7 +30,7 @@ def required_fields(annotation: Any) -> tuple[str, ...]:
     """Return the fields that must be given when a value of this type is constructed."""
     owner: Any = owner_of(annotation)
     if is_typeddict(owner):
-        return tuple(sorted(owner.__required_keys__))
+        return tuple(name for name, hint in hints_of(owner).items() if _is_required(owner, name, hint))
     if is_a(owner, BaseModel):
         return tuple(name for name, field in owner.model_fields.items() if field.is_required())
     if _is_dataclass(owner):
@@ -54,6 +54,11 @@ def fixed_items(annotation: Any) -> tuple[Any, ...] | None:
     if owner is not tuple or kind is tuple or Ellipsis in arguments:
         return None
     return arguments
+
+
+def _is_required(owner: Any, name: str, hint: Any) -> bool:
+    """Whether a TypedDict must have a key; its own list is wrong where annotations are strings."""
+    return get_origin(hint) is Required or (get_origin(hint) is not NotRequired and name in owner.__required_keys__)
 
 
 def _is_dataclass(owner: Any) -> bool:

@@ -8,7 +8,7 @@ from inspect import Parameter
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from llmflow.backend import alarm
-from llmflow.context import Frame, Scope, frame
+from llmflow.context import Frame, Scope, frame, leave
 from llmflow.errors import DeadlineExceeded, DefinitionError
 from llmflow.graph._build import Blueprint
 from llmflow.graph._splice import rescoped
@@ -135,7 +135,7 @@ class BoundFlow:
             else:
                 value = await self._program(inputs, inside)
         finally:
-            frame.reset(token)
+            leave(token)
         return self._record(value, around, self._clock.monotonic() - started)
 
     async def _run_limited(self, inputs: dict[str, object], inside: Frame) -> object:
