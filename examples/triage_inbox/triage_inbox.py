@@ -16,6 +16,7 @@ import email.policy
 import mailbox
 import re
 import sys
+from contextlib import closing
 from datetime import datetime, timedelta
 from decimal import Decimal
 from email.message import EmailMessage
@@ -99,7 +100,8 @@ class SalesTicket(Ticket):
 def read_mailbox(path: Path) -> list[Mail]:
     """Read an mbox file, whatever encodings its messages are in."""
     parser = BytesParser(policy=email.policy.default)
-    return [read_mail(parser.parsebytes(raw.as_bytes())) for raw in mailbox.mbox(path, create=False)]
+    with closing(mailbox.mbox(path, create=False)) as box:
+        return [read_mail(parser.parsebytes(raw.as_bytes())) for raw in box]
 
 
 def read_mail(message: EmailMessage) -> Mail:

@@ -133,7 +133,8 @@ class _Demo:
         """Tell a person what happened and what to do next."""
         report = self.report(mended)
         say("")
-        error_console().print(step_table(self._runtime.stats()))
+        console = error_console()
+        console.print(step_table(self._runtime.stats(), width=console.width))
         say("")
         say(
             f"{report['valid']} of {count(self.progress.done, 'message')} became validated tickets in {seconds(report['seconds'])}.",

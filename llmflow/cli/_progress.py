@@ -77,34 +77,34 @@ class Progress:
     _spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
     def __enter__(self) -> Self:
-        if is_live(quiet=self.quiet):
-            # Lines for stdout are printed above the table, as both streams end on the same screen.
-            self._live = Live(
-                get_renderable=self._render,
-                console=error_console(),
-                transient=True,
-                refresh_per_second=8,
-                redirect_stdout=False,
-            )
-            self._live.start()
+        self._show()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._hide()
+
+    def _show(self) -> None:
+        if is_live(quiet=self.quiet):
+            self._live = Live(
+                get_renderable=self._render, console=error_console(), transient=True, refresh_per_second=8
+            )
+            self._live.start()
+
+    def _hide(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     @contextmanager
     def aside(self) -> Generator[None]:
-        """Take the table off the screen while something else is written."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
+        """Take the table off the screen while something else is written: both streams may end there."""
+        shown = self._live is not None
+        self._hide()
         try:
             yield
         finally:
-            self._live.start()
+            if shown:  # a new one, as the old one would go back to where it stood, over what was written
+                self._show()
 
     def fail(self, message: str) -> None:
         """Count a failed item and say why; after some it is enough that the results say it."""

@@ -98,30 +98,39 @@ def plain_result(result: Result[Any]) -> dict[str, Any]:
 
 # -- many calls --------------------------------------------------------------------------------------------------------
 
-_NUMBERS = (
-    "calls",
-    "failed",
-    "attempts",
-    "re-asks",
-    "repaired",
-    "retries",
-    "fallbacks",
-    "p50",
-    "p95",
-    "tokens in",
-    "out",
-    "cost",
+_WIDE = 104
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("calls", "calls"),
+    ("failed", "failed"),
+    ("attempts", "at-\ntempts"),
+    ("re-asks", "re-\nasks"),
+    ("repaired", "re-\npaired"),
+    ("retries", "re-\ntries"),
+    ("fallbacks", "fall-\nbacks"),
+    ("p50", "p50"),
+    ("p95", "p95"),
+    ("tokens in", "tokens\nin"),
+    ("out", "\nout"),
+    ("cost", "cost"),
 )
+"""Headings, and what is left of them on a narrow terminal."""
+_DISPENSABLE = frozenset({"failed", "retries", "fallbacks"})
+"""Columns that a narrow terminal goes without when they hold nothing but zeros."""
 
 
-def step_table(stats: Stats) -> Table:
-    """Return the table of what each step took."""
-    made = table("step", *_NUMBERS, right=_NUMBERS)
-    made.padding = (0, 1, 0, 0)
-    for column in made.columns[1:]:
-        column.no_wrap = False
-    for name, one in stats.steps.items():
-        made.add_row(name, *_numbers(one))
+def step_table(stats: Stats, *, width: int) -> Table:
+    """Return the table of what each step took, fit for so many columns."""
+    rows = {name: _numbers(one) for name, one in stats.steps.items()}
+    narrow = width < _WIDE
+    kept = [
+        index
+        for index, (name, _) in enumerate(_COLUMNS)
+        if not (narrow and name in _DISPENSABLE and all(row[index] == "0" for row in rows.values()))
+    ]
+    headings = [_COLUMNS[index][narrow] for index in kept]
+    made = table("step", *headings, right=headings, gap=1)
+    for name, row in rows.items():
+        made.add_row(name, *(row[index] for index in kept))
     return made
 
 

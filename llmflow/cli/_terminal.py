@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TextIO
 
@@ -92,19 +92,11 @@ def write_line(line: str, stream: TextIO | None = None) -> None:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+def table(*columns: str, right: Collection[str] = (), gap: int = 2) -> Table:
     """Return an empty table in the style of all tables here; `right` names the columns of numbers."""
-    made = Table(
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        header_style="bold",
-        title=title,
-        title_justify="left",
-        title_style="bold",
-    )
+    made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold", vertical="bottom")
     return made
 
 
