@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ EXIT_REFUSED = 3
 EXIT_INTERRUPTED = 130
 
 _PACKAGE = Path(llmflow.__file__).parent
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 class UsageError(Exception):
@@ -146,15 +148,17 @@ def user_frames(error: BaseException) -> Sequence[traceback.FrameSummary]:
 
     Frames of the libraries that the user's code called stay, as they are where its exception came from.
     """
-    return list(_after_llmflow(traceback.extract_tb(error.__traceback__)))
-
-
-def _after_llmflow(frames: Sequence[traceback.FrameSummary]) -> Iterator[traceback.FrameSummary]:
-    """Yield what is not llmflow's, from the first frame of the user's on; the event loop's stand before it."""
+    frames = traceback.extract_tb(error.__traceback__)
     last = max((index for index, frame in enumerate(frames) if _is_ours(frame)), default=-1)
-    yield from (frame for frame in frames[last + 1 :] if not frame.filename.startswith("<frozen "))
+    inside = [frame for frame in frames[last + 1 :] if not frame.filename.startswith("<frozen ")]
+    return inside or [frame for frame in frames if not _is_ours(frame) and not _is_installed(frame)]
 
 
 def _is_ours(frame: traceback.FrameSummary) -> bool:
     path = Path(frame.filename)
     return path.is_relative_to(_PACKAGE) and path.parent.name != "demo"
+
+
+def _is_installed(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of Python itself or of a library, such as the event loop's."""
+    return frame.filename.startswith(("<frozen ", _STANDARD_LIBRARY)) or "site-packages" in frame.filename

@@ -73,7 +73,10 @@ def _from_file(path: Path) -> ModuleType:
         sys.path.insert(0, str(root))
     if "." in name:
         return importlib.import_module(name.removesuffix(".__init__"))
-    if name in sys.modules or name in sys.stdlib_module_names:
+    if getattr(known := sys.modules.get(name), "__file__", None) == str(path):
+        assert known is not None
+        return known
+    if known is not None or name in sys.stdlib_module_names:
         name = f"_target_{name}"  # a file may be called like a module that others need
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

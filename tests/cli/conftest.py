@@ -14,7 +14,7 @@ import pytest
 from llmflow.cli import main
 from llmflow.context import runtimes
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio
 from typing import Literal
 
@@ -87,7 +87,7 @@ async def support(message: str) -> Ticket:
 
 
 def helper() -> None: ...
-'''
+"""
 
 
 @dataclass

@@ -46,7 +46,7 @@ def test_bad_lines_are_reported_and_the_others_processed(llmflow, lines):
     assert {1, 2, 3} == {index for index, one in found.items() if "error" in one}
     assert ("MalformedLine", 2) == (found[1]["error"]["type"], found[1]["error"]["line"])
     assert ("ProviderUnavailable", 4) == (found[3]["error"]["type"], found[3]["error"]["line"])
-    assert "line 2: the input is not JSON: Expecting value at line 1, column 13" in ran.err
+    assert "line 2: the input is not JSON: Expecting value at line 1, column 12" in ran.err
     assert "2 ok, 3 failed" in ran.err
 
 

@@ -180,7 +180,9 @@ def _on_a_terminal(**environment: str) -> str:
 
     main, side = pty.openpty()
     command = [sys.executable, "-m", "llmflow", "run", "program.py:nothing"]
-    process = subprocess.Popen(command, stdout=side, stderr=side, env={**os.environ, "TERM": "xterm-256color", **environment})
+    process = subprocess.Popen(
+        command, stdout=side, stderr=side, env={**os.environ, "TERM": "xterm-256color", **environment}
+    )
     os.close(side)
     said = b""
     try:
@@ -198,7 +200,9 @@ def test_a_closed_pipe_is_no_error(home):
     import subprocess
     import sys
 
-    first = subprocess.Popen([sys.executable, "-m", "llmflow", "plan", "program.py:support"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        [sys.executable, "-m", "llmflow", "plan", "program.py:support"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     first.stdout.close()
     err = first.stderr.read().decode()
     first.stderr.close()

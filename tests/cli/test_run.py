@@ -59,7 +59,9 @@ def test_a_model_is_made_from_a_bare_object(llmflow):
 
 def test_what_the_program_prints_is_no_data(llmflow, home):
     """print() in the user's code goes to stderr."""
-    (home / "chatty.py").write_text("from llmflow import task\nprint('loading')\n@task\ndef one() -> int:\n    print('at work')\n    return 1\n")
+    (home / "chatty.py").write_text(
+        "from llmflow import task\nprint('loading')\n@task\ndef one() -> int:\n    print('at work')\n    return 1\n"
+    )
     ran = llmflow("run", "chatty.py:one")
 
     assert "1\n" == ran.out
@@ -70,10 +72,16 @@ def test_what_the_program_prints_is_no_data(llmflow, home):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("program.py:careful", "-i", '{"message": "x", "urgency": "high"}'), "urgency: Input should be a valid integer"),
+        (
+            ("program.py:careful", "-i", '{"message": "x", "urgency": "high"}'),
+            "urgency: Input should be a valid integer",
+        ),
         (("program.py:careful", "-i", '{"message": "x"}'), "urgency is missing"),
         (("program.py:careful", "-i", '{"message": "x", "urgency": 1, "mood": 2}'), "has no parameter 'mood'"),
-        (("program.py:careful", "-i", '{"message": "x", "urgency": 1, "ticket": {"category": "bug"}}'), "ticket.urgent: Field required"),
+        (
+            ("program.py:careful", "-i", '{"message": "x", "urgency": 1, "ticket": {"category": "bug"}}'),
+            "ticket.urgent: Field required",
+        ),
         (("program.py:careful", "-i", "[1]"), "the input is a list"),
         (("program.py:careful", "-i", "hello"), "the input is not JSON: Expecting value at line 1, column 1"),
         (("program.py:careful",), "needs message: str, urgency: int"),

@@ -63,7 +63,9 @@ def test_a_syntax_error_shows_the_line(llmflow, home):
 
 def test_a_definition_error_names_file_and_line(llmflow, home):
     """What llmflow itself refuses while importing comes with the place."""
-    (home / "wrong.py").write_text("from llmflow import prompt, step\n\n\n@step('gpt')\ndef go(x: str) -> str:\n    return prompt(x)\n")
+    (home / "wrong.py").write_text(
+        "from llmflow import prompt, step\n\n\n@step('gpt')\ndef go(x: str) -> str:\n    return prompt(x)\n"
+    )
     ran = llmflow("run", "wrong.py:go")
 
     assert 2 == ran.code
@@ -84,7 +86,9 @@ def test_relative_imports_work_from_a_path(llmflow, home):
     (home / "shop" / "__init__.py").touch()
     (package / "__init__.py").touch()
     (package / "numbers_of_shop.py").write_text("ONE = 1\n")
-    (package / "app.py").write_text("from llmflow import task\nfrom .numbers_of_shop import ONE\n@task\ndef one() -> int:\n    return ONE\n")
+    (package / "app.py").write_text(
+        "from llmflow import task\nfrom .numbers_of_shop import ONE\n@task\ndef one() -> int:\n    return ONE\n"
+    )
 
     assert "1\n" == llmflow("run", "shop/inside/app.py:one", "-q").out
     assert "1\n" == llmflow("run", "shop.inside.app:one", "-q").out

@@ -35,7 +35,9 @@ async def scripted(request) -> Reply:
         text = '{"content": "billing"}'
     elif request.call.step == "extract":
         name = request.messages[-1].content.splitlines()[-1] if not request.turns else asked.splitlines()[-1]
-        text = json.dumps({"customer": name if request.turns else "Nobody Atall", "quote": "Please refund one of the two payments"})
+        text = json.dumps(
+            {"customer": name if request.turns else "Nobody Atall", "quote": "Please refund one of the two payments"}
+        )
     else:
         words = " ".join(asked.split()[:6])
         text = "JSON:\n" + json.dumps({"text": words})
@@ -80,7 +82,11 @@ def test_answers_are_mended_and_asked_for_again(example):
         ticket = example.triage.sync(mail)
         steps = runtime.stats().steps
 
-    assert ("billing", "Maria Lopez", ["49.00"]) == (ticket.queue, ticket.customer, [str(one) for one in ticket.amounts])
+    assert ("billing", "Maria Lopez", ["49.00"]) == (
+        ticket.queue,
+        ticket.customer,
+        [str(one) for one in ticket.amounts],
+    )
     assert "Please refund one of the two payments" == ticket.quote
     assert (1, 1) == (steps["extract"].reasks, steps["summarise"].repaired)
 
