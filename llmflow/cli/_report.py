@@ -129,6 +129,8 @@ def step_table(stats: Stats, *, width: int) -> Table:
     ]
     headings = [_COLUMNS[index][narrow] for index in kept]
     made = table("step", *headings, right=headings, gap=1)
+    for column in made.columns:
+        column.vertical = "bottom"  # headings of one and of two lines stand on the same line
     for name, row in rows.items():
         made.add_row(name, *(row[index] for index in kept))
     return made

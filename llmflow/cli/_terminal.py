@@ -96,7 +96,7 @@ def table(*columns: str, right: Collection[str] = (), gap: int = 2) -> Table:
     """Return an empty table in the style of all tables here; `right` names the columns of numbers."""
     made = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for name in columns:
-        made.add_column(name, justify="right" if name in right else "left", overflow="fold", vertical="bottom")
+        made.add_column(name, justify="right" if name in right else "left", overflow="fold")
     return made
 
 
