@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +19,21 @@ if TYPE_CHECKING:
     from llmflow.messages import Result, Usage
     from llmflow.policy import Off, Policy
 
-__all__ = ["Caller", "Frame", "Run", "Scope", "Tracer", "blocked_loop", "caller", "context", "frame", "new_id", "runtimes", "tracer"]
+__all__ = [
+    "Caller",
+    "Frame",
+    "Run",
+    "Scope",
+    "Tracer",
+    "blocked_loop",
+    "caller",
+    "context",
+    "frame",
+    "leave",
+    "new_id",
+    "runtimes",
+    "tracer",
+]
 
 _counter = itertools.count(1)
 _prefix = os.urandom(5).hex()
@@ -113,6 +127,16 @@ class Tracer(Protocol):
 
 frame: ContextVar[Frame | None] = ContextVar("llmflow_frame", default=None)
 tracer: ContextVar[Tracer | None] = ContextVar("llmflow_tracer", default=None)
+
+
+def leave(token: Token[Frame | None]) -> None:
+    """Go back to the frame before; a coroutine that is thrown away half-way ends in a context that never knew this one."""
+    try:
+        frame.reset(token)
+    except ValueError:
+        return
+
+
 blocked_loop: ContextVar[object | None] = ContextVar("llmflow_blocked_loop", default=None)
 """The event loop whose thread waits for the running `.sync()` call, if any: what that loop holds cannot be waited for."""
 

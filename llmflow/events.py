@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,10 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFinished:
-    """A call of a step has ended, retries, re-asks and fallbacks included."""
+    """A call of a step has ended, retries, re-asks and fallbacks included.
+
+    `tenant` and `tags` are those of the `llmflow.context(...)` around the call.
+    """
 
     run_id: str
     call_id: str
@@ -66,6 +70,8 @@ class CallFinished:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     prompt_version: str | None = None
+    tenant: str | None = None
+    tags: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

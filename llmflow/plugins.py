@@ -77,6 +77,7 @@ class Registry:
         self._manager = pluggy.PluginManager("llmflow")
         self._manager.add_hookspecs(hookspecs)
         self.plugins: dict[str, PluginInfo] = {}
+        self._disabled: list[PluginInfo] = []
         for name, plugin in builtins:
             self._register(plugin, PluginInfo(name, builtin=True))
         if discover:
@@ -91,10 +92,10 @@ class Registry:
         for entry in sorted(entry_points(group=GROUP), key=lambda one: (one.name, _distribution(one)[0])):
             distribution, version = _distribution(entry)
             info = PluginInfo(entry.name, distribution, version)
-            self._check_name(info)
             if disabled(entry.name) or disabled(distribution):
-                self.plugins[entry.name] = _with(info, status="disabled")
+                self._disabled.append(_with(info, status="disabled"))
                 continue
+            self._check_name(info)
             self._load(entry, info)
 
     def _load(self, entry: EntryPoint, info: PluginInfo) -> None:
@@ -122,6 +123,9 @@ class Registry:
         except (pluggy.PluginValidationError, ValueError) as exc:
             msg = f"plugin {name!r}: {_one_line(exc)}"
             raise PluginDefinitionError(msg, plugin=name) from exc
+        if not self.plugins[info.name].hooks:
+            msg = f"plugin {name!r} implements no hook; mark its functions with @hookimpl. Policies go into Runtime(policies=[...])"
+            raise PluginDefinitionError(msg, plugin=name)
 
     def _check_name(self, info: PluginInfo) -> None:
         known = self.plugins.get(info.name)
@@ -140,6 +144,11 @@ class Registry:
         hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
         self.plugins[info.name] = _with(info, hooks=hooks)
 
+    @property
+    def all(self) -> tuple[PluginInfo, ...]:
+        """Every plugin: active, broken and disabled ones, llmflow's own included."""
+        return (*self.plugins.values(), *self._disabled)
+
     # -- asking --------------------------------------------------------------------------------------------------------
 
     def _implementations(self, hook: str) -> Iterator[tuple[PluginInfo, Callable[..., Any], tuple[str, ...]]]:
@@ -150,9 +159,13 @@ class Registry:
         ]
         return iter(sorted(found, key=lambda one: (one[0].builtin, one[0].distribution, one[0].name)))
 
-    def policies(self, step: str) -> tuple[list[Declared], list[Declared]]:
-        """Return what plugins contribute to a step, and what llmflow fills in by default."""
-        contributed: list[Declared] = []
+    def policies(self, step: str) -> tuple[list[list[Declared]], list[Declared]]:
+        """Return what each plugin contributes to a step, and what llmflow fills in by default.
+
+        Plugins are levels of their own, in the order of their distributions' names: of two that contribute one kind of
+        setting, the first decides.
+        """
+        contributed: list[list[Declared]] = []
         defaults: list[Declared] = []
         for info, function, arguments in self._implementations("llmflow_policies"):
             given = _ask(info, function, **_only(arguments, step=step))
@@ -160,13 +173,12 @@ class Registry:
             if info.builtin:
                 defaults += [Declared(policy, "default") for policy in checked]
             else:
-                contributed += [
-                    Declared(policy, f"plugin:{info.label}", info.distribution or info.name) for policy in checked
-                ]
+                name = info.distribution or info.name
+                contributed.append([Declared(policy, f"plugin:{info.label}", name) for policy in checked])
         return contributed, defaults
 
-    def provider(self, name: str) -> Provider:
-        """Return who reaches the models called `name/...`.
+    def provider(self, name: str) -> tuple[Provider, PluginInfo]:
+        """Return who reaches the models called `name/...`, and the plugin it comes from.
 
         Raises:
             DefinitionError: When nobody does, naming broken plugins that might have.
@@ -175,13 +187,14 @@ class Registry:
         found = self._first("llmflow_provider", f"provider {name!r}", name=name)
         if found is None:
             raise DefinitionError(self._no_provider(name))
-        return found  # type: ignore[no-any-return]
+        return found[1], found[0]
 
     def price(self, model: Model) -> Price | None:
         """Return what a model costs, None when no plugin knows."""
-        return self._first("llmflow_price", f"the price of {model.name!r}", model=model)  # type: ignore[no-any-return]
+        found = self._first("llmflow_price", f"the price of {model.name!r}", model=model)
+        return None if found is None else found[1]
 
-    def _first(self, hook: str, what: str, **arguments: object) -> Any:
+    def _first(self, hook: str, what: str, **arguments: object) -> tuple[PluginInfo, Any] | None:
         answers = [
             (info, answer)
             for info, function, names in self._implementations(hook)
@@ -191,10 +204,10 @@ class Registry:
             one, other = answers[0][0].label, answers[1][0].label
             msg = f"two plugins supply {what}: {one} and {other}; disable one with {DISABLE_VARIABLE}"
             raise PluginDefinitionError(msg, plugin=one)
-        return answers[0][1] if answers else None
+        return answers[0] if answers else None
 
     def _no_provider(self, name: str) -> str:
-        broken = [one for one in self.plugins.values() if one.status != "active"]
+        broken = [one for one in self.all if one.status != "active"]
         hint = "; ".join(
             f"plugin {one.label!r} is {one.status}{': ' + one.error if one.error else ''}" for one in broken
         )

@@ -34,6 +34,8 @@ def cost(usage: Usage | None, price: Price | None) -> Decimal | None:
     if usage is None or price is None or usage.input_tokens is None or usage.output_tokens is None:
         return None
     cached = usage.cached_tokens or 0
+    if not 0 <= cached <= usage.input_tokens or usage.output_tokens < 0:
+        return None  # junk: a negative cost would be a refund
     per_cached = price.input if price.cached_input is None else price.cached_input
     # One dollar per million tokens is 1,000 nano-dollars per token.
     nano = (usage.input_tokens - cached) * price.input + cached * per_cached + usage.output_tokens * price.output

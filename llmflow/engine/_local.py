@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import checkpoint
 
-from llmflow.context import Frame, frame
+from llmflow.context import Frame, frame, leave
 from llmflow.engine._groups import Group, open_group
 from llmflow.engine._jobs import Job, compile_jobs, count_reads
 from llmflow.engine._operands import Getter, Layout, Values
@@ -104,7 +104,7 @@ class _Run:
                 self._called = 1
                 await self._group.run()
         finally:
-            frame.reset(token)
+            leave(token)
         return self._plan.result(self._values)
 
     async def _walk(self) -> None:

@@ -74,7 +74,7 @@ class Places:
     def check_same(self, limit: int, queue: int | None, name: str | None) -> None:
         """Refuse two bulkheads of one name that differ."""
         if (limit, queue) != (self.limit, self.queue):
-            from llmflow.errors import DefinitionError  # noqa: PLC0415  # the rare path
+            from llmflow.errors import DefinitionError  # the rare path
 
             msg = f"two bulkheads are called {name!r} and differ: {self.limit}/{self.queue} and {limit}/{queue}"
             raise DefinitionError(msg)
@@ -91,7 +91,7 @@ class Places:
         """Wait for a place, at most so long."""
         turn = self._line_up(model)
         if turn is None:
-            return
+            return None
         with alarm(seconds):
             try:
                 return await turn.wait()

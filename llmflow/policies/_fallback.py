@@ -61,6 +61,7 @@ class Fallback(Options):
                     return await proceed(route)
                 except Exception as error:
                     if not self._goes_on(error):
+                        _mention(error, causes)
                         raise
                     causes.append(error)  # type: ignore[arg-type]  # a user's error that `on` names is a cause too
                     if left and clock.monotonic() >= ask.deadline:
@@ -74,6 +75,12 @@ class Fallback(Options):
 
     def _goes_on(self, error: Exception) -> bool:
         return (isinstance(error, StepError) and error.falls_back) or matches(self.on, error)
+
+
+def _mention(error: Exception, causes: list[StepError]) -> None:
+    """Say in an error that is not passed on which models had failed before."""
+    for cause in causes:
+        error.add_note(f"Asked as a fallback, after {type(cause).__name__}: {cause}")
 
 
 def _attempt_seconds(site: Site) -> float:

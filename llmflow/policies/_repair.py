@@ -60,7 +60,9 @@ def _turns(error: InvalidOutput) -> Sequence[object]:
     problem = "; ".join(error.problems) or str(error)
     if error.reply is not None and error.reply.reask is not None:
         return error.reply.reask(problem)
-    correction = Message("user", f"That answer is not valid: {problem}\nAnswer again, with the whole corrected answer only.")
+    correction = Message(
+        "user", f"That answer is not valid: {problem}\nAnswer again, with the whole corrected answer only."
+    )
     if not error.text:
         return (correction,)
     return (Message("assistant", error.text), correction)

@@ -35,15 +35,15 @@ class Retry(Options):
 
     Args:
         attempts: Tries of one ask in all, the first one included.
-        wait_initial: Upper end of the first wait, in seconds.
-        wait_max: Upper end of any wait, in seconds.
+        wait_initial: Upper end of the first wait, in seconds or as text such as `"500ms"`.
+        wait_max: Upper end of any wait.
         retry_after_max: The longest Retry-After that is waited for; a longer one ends the tries.
         on: Further failures to retry, as exception types or a function of the exception. Required on a task.
     """
 
     attempts: int = 3
-    wait_initial: float = 0.5
-    wait_max: float = 20.0
+    wait_initial: Duration = 0.5
+    wait_max: Duration = 20.0
     retry_after_max: Duration = 60.0
     on: On | None = None
 
@@ -51,10 +51,8 @@ class Retry(Options):
 
     def __post_init__(self) -> None:
         check_count(self.attempts, name="Retry: attempts")
-        check_seconds(self.wait_initial, name="Retry: wait_initial", zero=True)
-        check_seconds(self.wait_max, name="Retry: wait_max", zero=True)
-        longest = check_seconds(self.retry_after_max, name="Retry: retry_after_max", zero=True)
-        object.__setattr__(self, "retry_after_max", longest)
+        for name in ("wait_initial", "wait_max", "retry_after_max"):
+            object.__setattr__(self, name, check_seconds(getattr(self, name), name=f"Retry: {name}", zero=True))
         check_on(self.on, "Retry")
 
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
@@ -86,8 +84,9 @@ class Retry(Options):
         """Return the seconds to wait, None when the provider asks for more than anybody would."""
         asked: float | None = getattr(error, "retry_after", None)
         if asked is None or not 0.0 <= asked < float("inf"):  # a model that is a function may say anything
-            return random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** min(attempt - 1, _DOUBLINGS)))
-        if asked > self.retry_after_max:  # type: ignore[operator]  # seconds, since __post_init__
+            longest, first = cast("float", self.wait_max), cast("float", self.wait_initial)  # since __post_init__
+            return random.uniform(0.0, min(longest, first * 2.0 ** min(attempt - 1, _DOUBLINGS)))
+        if asked > cast("float", self.retry_after_max):
             return None
         # A floor, with enough spread that callers who were told the same do not all come back in the same instant.
         return asked + random.uniform(0.0, min(0.25 * asked + 0.25, 5.0))

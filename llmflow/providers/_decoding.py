@@ -11,6 +11,7 @@ MAX_BODY = 10 * 1024 * 1024
 """Bytes a decoded reply may have. The longest answer of a model is a hundredth of that."""
 
 _GZIP = zlib.MAX_WBITS | 16
+_OVERHEAD = 64 * 1024  # of an encoding, so that data which does not compress may fill the limit
 _RAW_DEFLATE = -zlib.MAX_WBITS
 
 
@@ -36,11 +37,12 @@ class BodyDecoder:
         UnreadableReply: For an encoding that was not asked for.
     """
 
-    __slots__ = ("_encoding", "_inflate", "_left", "_limit", "_started")
+    __slots__ = ("_encoded_left", "_encoding", "_inflate", "_left", "_limit", "_started")
 
     def __init__(self, encoding: str = "", limit: int = MAX_BODY) -> None:
         self._encoding = encoding.strip().lower()
         self._limit = self._left = limit
+        self._encoded_left = limit + _OVERHEAD
         self._started = False
         if self._encoding in ("", "identity"):
             self._inflate = None
@@ -59,9 +61,10 @@ class BodyDecoder:
             ReplyTooLarge: When the limit is passed.
             UnreadableReply: When the data is not in the stated encoding.
         """
+        self._encoded_left -= len(data)  # what unpacks to nothing, after the end of the compressed data, counts too
         decoded = data if self._inflate is None else self._decompress(data)
         self._left -= len(decoded)
-        if self._left < 0:
+        if self._left < 0 or self._encoded_left < 0:
             raise ReplyTooLarge(self._limit)
         return decoded
 
@@ -77,6 +80,8 @@ class BodyDecoder:
 
     def _decompress(self, data: bytes) -> bytes:
         assert self._inflate is not None
+        if self._inflate.eof:
+            return b""
         first, self._started = not self._started, True
         try:
             # One byte more than is accepted tells "too large" from "exactly full"; zero would mean no limit.

@@ -157,6 +157,8 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         reader, self._reader = self._reader, None
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            self.abort()  # answered before it was asked to the end: the rest of the request would open the next one
         if reader is not None and reader.reply is not None and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(reader.reply)
 

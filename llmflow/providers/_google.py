@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["GoogleProvider"]
 
 _KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+_VERSIONED = re.compile(r"(.+)/(v[0-9]+(?:(?:alpha|beta)[0-9]*)?)/*")
 _OFFICIAL = "https://generativelanguage.googleapis.com"
 _NAMES = {
     "max_tokens": "max_output_tokens",
@@ -86,7 +88,8 @@ class _Client:
 
         http = importlib.import_module("httpx2" if _takes_httpx2() else "httpx")
         self._http = async_client(http, base_url or _OFFICIAL)
-        options = genai.types.HttpOptions(base_url=base_url, httpx_async_client=self._http)
+        address, version = _split_version(base_url)
+        options = genai.types.HttpOptions(base_url=address, api_version=version, httpx_async_client=self._http)
         client = genai.Client(api_key=key, vertexai=False, http_options=options)
         models: Any = client.aio.models
         self.generate: Callable[..., Awaitable[Any]] = models.generate_content
@@ -189,6 +192,12 @@ def _usage(usage: object) -> Usage | None:
     return usage_of(
         field_of(usage, "prompt_token_count"), output, field_of(usage, "cached_content_token_count"), thoughts
     )
+
+
+def _split_version(base_url: str | None) -> tuple[str | None, str | None]:
+    """Return the address as the SDK wants it, and the version that stood at its end: the SDK adds one itself."""
+    matched = None if base_url is None else _VERSIONED.fullmatch(base_url)
+    return (base_url, None) if matched is None else (matched[1], matched[2])
 
 
 def _is_installed() -> bool:

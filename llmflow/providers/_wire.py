@@ -118,7 +118,12 @@ class DirectWire:
             body = reply.content.decode("utf-8", "replace").strip()
         error: object = as_mapping(body).get("error", body)
         name = _STATUS_ERRORS.get(reply.status, "InternalServerError" if reply.status >= 500 else "APIStatusError")
-        headers = {name: value for name, value in reply.headers.items() if name not in _ABOUT_THE_BYTES}
+        # As the bytes they were: text would have to be ASCII, and headers from outside need not be.
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in reply.headers.items()
+            if name not in _ABOUT_THE_BYTES
+        ]
         response = self._http.Response(reply.status, headers=headers, content=reply.content, request=self._request())
         exc: Exception = getattr(self._sdk, name)(f"Error code: {reply.status} - {body}", response=response, body=error)
         return exc

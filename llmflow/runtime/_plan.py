@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from llmflow.context import runtimes
 from llmflow.errors import DefinitionError
 from llmflow.graph import Flow, Graph, Node, Task
-from llmflow.policy import Band, Declared
+from llmflow.models import Model
+from llmflow.policy import Band, Declared, Off
 from llmflow.step import BoundStep, Unit
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Plan:
         kind: `step`, `task` or `flow`.
         nodes: In an order in which each comes after what it needs.
         constants: What the flow's body computed while it was traced; it is the same in every run.
+        layers: What is kept for the run as a whole, such as a flow's deadline.
         graph: The graph behind the nodes, None for anything but a traced flow.
     """
 
@@ -67,6 +69,7 @@ class Plan:
     kind: str
     nodes: tuple[PlannedNode, ...]
     constants: tuple[tuple[str, object], ...] = ()
+    layers: tuple[Layer, ...] = ()
     graph: Graph | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -74,6 +77,8 @@ class Plan:
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.kind} {self.target}: {len(self.nodes)} node{'s' if len(self.nodes) != 1 else ''}"
+        for layer in self.layers:
+            yield f"  {layer.band}  {layer.policy}  {layer.source}, for the whole run"
         for name, value in self.constants:
             yield f"  constant {name} = {value!r}, read once"
         for node in self.nodes:
@@ -85,6 +90,7 @@ class Plan:
         return {
             "target": self.target,
             "kind": self.kind,
+            "layers": [{one.name: getattr(layer, one.name) for one in fields(layer)} for layer in self.layers],
             "constants": [[name, repr(value)] for name, value in self.constants],
             "nodes": [_plain(node) for node in self.nodes],
         }
@@ -133,18 +139,37 @@ def plan(target: Unit[..., Any], /, *, runtime: Runtime | None = None) -> Plan:
         graph = target.graph()
         keys = {node.index: node.key for node in graph.nodes}
         nodes = tuple(_planned(node, runtime, keys) for node in graph.nodes)
-        return Plan(target=target.name, kind="flow", nodes=nodes, constants=graph.constants, graph=graph)
-    return Plan(target=target.name, kind=target.kind, nodes=(_planned_unit(target, runtime, None, target.name),))
+        layers = _of_the_run(target, runtime)
+        return Plan(target=target.name, kind="flow", nodes=nodes, constants=graph.constants, layers=layers, graph=graph)
+    layers = _of_the_run(target, runtime) if isinstance(target, Flow) else ()
+    nodes = (_planned_unit(target, runtime, None, target.name),)
+    return Plan(target=target.name, kind=target.kind, nodes=nodes, layers=layers)
+
+
+def _of_the_run(target: Flow[..., Any], runtime: Runtime) -> tuple[Layer, ...]:
+    """Return the limits that the flow keeps for its run as a whole."""
+    declared = [Declared(one, f"flow:{target.name}") for one in target.policies]
+    declared += [Declared(one, "runtime") for one in runtime.policies]
+    return tuple(_layer(one) for one in declared if not isinstance(one.policy, Off) and one.band == Band.DEADLINE)
 
 
 def _planned(node: Node, runtime: Runtime, keys: dict[int, str]) -> PlannedNode:
     after = tuple(keys[index] for index in node.after if index in keys)
     if node.branches:
         branches = tuple(_planned(branch, runtime, keys) for branch in node.branches.values())
-        return PlannedNode(key=node.key, kind=node.kind, name=node.name, after=after, location=node.location, branches=branches)
+        return PlannedNode(
+            key=node.key, kind=node.kind, name=node.name, after=after, location=node.location, branches=branches
+        )
     unit = node.unit or (node.mapping.unit if node.mapping is not None else None)
     if unit is None:
-        return PlannedNode(key=node.key, kind=node.kind, name=node.name, after=after, output=_type_name(node.output), location=node.location)
+        return PlannedNode(
+            key=node.key,
+            kind=node.kind,
+            name=node.name,
+            after=after,
+            output=_type_name(node.output),
+            location=node.location,
+        )
     kind = "map" if node.kind == "map" else None
     return _planned_unit(unit, runtime, node.scope, node.key, after=after, location=node.location, kind=kind)
 
@@ -160,7 +185,13 @@ def _planned_unit(
     kind: str | None = None,
 ) -> PlannedNode:
     bound = unit.bound(runtime, scope)
-    common: dict[str, Any] = {"key": key, "kind": kind or unit.kind, "name": unit.name, "after": after, "location": location or unit.origin}
+    common: dict[str, Any] = {
+        "key": key,
+        "kind": kind or unit.kind,
+        "name": unit.name,
+        "after": after,
+        "location": location or unit.origin,
+    }
     if isinstance(bound, BoundStep):
         return PlannedNode(
             **common,
@@ -195,17 +226,23 @@ def _layer(declared: Declared) -> Layer:
 
 def _shown(policy: object) -> str:
     """Return a policy with the options that differ from its defaults."""
-    name = type(policy).__name__
+    kind = type(policy).__name__
     if not is_dataclass(policy):
-        return name
-    said = [
-        f"{one.name}={value:g}" if isinstance(value, float) else f"{one.name}={value!r}"
-        for one in fields(policy)
-        if (value := getattr(policy, one.name)) != one.default
-    ]
-    if not said:
-        said = [f"{one.name}={value:g}" for one in fields(policy)[:1] if isinstance(value := getattr(policy, one.name), int | float)]
-    return f"{name}({', '.join(said)})"
+        return kind
+    values = {one.name: (getattr(policy, one.name), one.default) for one in fields(policy)}
+    said = [f"{name}={_value(value)}" for name, (value, default) in values.items() if value != default]
+    if not said:  # its first option, which says most, as in `Retry(attempts=3)`
+        said = [f"{name}={_value(value)}" for name, (value, _) in list(values.items())[:1]]
+    return f"{kind}({', '.join(said)})"
+
+
+def _value(value: object) -> str:
+    """Return an option as it would be written; a model by its name, as what else it holds is nobody's business."""
+    if isinstance(value, Model):
+        return repr(value.name)
+    if isinstance(value, tuple):
+        return f"({', '.join(_value(one) for one in value)})"
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _type_name(annotation: object) -> str:

@@ -23,7 +23,7 @@ from llmflow.prices import Price
 from llmflow.providers import _plugin as provider_plugin
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import read_config
-from llmflow.runtime._handler import connect_handler
+from llmflow.runtime._connect import connect_foreign, connect_handler
 from llmflow.step import close_portals
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Runtime:
         self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
         self.override_model: Model | None = None
         self.override_policies: tuple[Any, ...] = ()
-        self._providers: dict[str, Provider] = {}
+        self._providers: dict[str, tuple[Provider, PluginInfo]] = {}
         self._shared: dict[Hashable, Any] = {}
         self._origins: dict[str, weakref.ref[Any]] = {}
         self._lock = threading.RLock()
@@ -135,7 +135,9 @@ class Runtime:
     async def __aenter__(self) -> Self:
         return self.install()
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self._step_down()
         await self.aclose()
 
@@ -150,11 +152,13 @@ class Runtime:
 
     async def aclose(self) -> None:
         """Close the connections that were opened on the running event loop."""
-        for provider in list(self._providers.values()):
+        for provider, _ in list(self._providers.values()):
             await provider.aclose()
 
     @contextmanager
-    def override(self, *, model: Model | str | None = None, policies: Iterable[Policy | Off] = ()) -> Generator[Runtime]:
+    def override(
+        self, *, model: Model | str | None = None, policies: Iterable[Policy | Off] = ()
+    ) -> Generator[Runtime]:
         """Use another model for every step, and policies that go before all others, while the block runs; for tests."""
         made = copy.copy(self)
         made.override_model = self.override_model if model is None else as_model(model)
@@ -182,7 +186,12 @@ class Runtime:
         reference = self._origins.get(unit.name)
         known = reference() if reference is not None else None
         function: Any = unit.function
-        if known is not None and known is not function and _place(known) != _place(function) and not _is_local(known, function):
+        if (
+            known is not None
+            and known is not function
+            and _place(known) != _place(function)
+            and not _is_local(known, function)
+        ):
             one, other = f"{known.__module__}:{known.__code__.co_firstlineno}", unit.origin
             msg = f"two functions are called {unit.name!r}: {one} and {other}; give one of them a name, @{unit.kind}(..., name='...')"
             raise DefinitionError(msg)
@@ -194,16 +203,23 @@ class Runtime:
         levels = [
             [Declared(one, "override") for one in self.override_policies],
             [Declared(one, f"{unit.kind}:{unit.name}") for one in unit.policies],
-            *([Declared(one, f"flow:{around.flow}") for one in around.policies] for around in (scope.path() if scope else ())),
+            *(
+                [Declared(one, f"flow:{around.flow}") for one in around.policies]
+                for around in (scope.path() if scope else ())
+            ),
             [Declared(one, "runtime") for one in self.policies],
-            contributed,
+            *contributed,
         ]
         return tuple(one for one in resolve(levels, defaults) if not _acts_on_the_run(one))
 
     @property
     def flow_deadline(self) -> float | None:
         """Seconds that a whole flow may take by the runtime's own policies, None without a limit."""
-        found = [one.seconds for one in (*self.override_policies, *self.policies) if not isinstance(one, Off) and one.band == Band.DEADLINE]
+        found = [
+            one.seconds
+            for one in (*self.override_policies, *self.policies)
+            if not isinstance(one, Off) and one.band == Band.DEADLINE
+        ]
         return min(found, default=None)
 
     def model_for(self, step: str, model: Model | None) -> Model:
@@ -240,14 +256,17 @@ class Runtime:
         """Return what sends a step's requests to a model."""
         if model.handler is not None:
             return connect_handler(model)
-        return self._provider("client" if model.client is not None else model.provider).connect(model, output)
+        provider, plugin = self._provider("client" if model.client is not None else model.provider)
+        if plugin.builtin:
+            return provider.connect(model, output)
+        return connect_foreign(provider, plugin.label, model, output)
 
-    def _provider(self, name: str) -> Provider:
+    def _provider(self, name: str) -> tuple[Provider, PluginInfo]:
         with self._lock:
-            provider = self._providers.get(name)
-            if provider is None:
-                provider = self._providers[name] = self._registry.provider(name)
-            return provider
+            found = self._providers.get(name)
+            if found is None:
+                found = self._providers[name] = self._registry.provider(name)
+            return found
 
     def price(self, model: Model) -> Price | None:
         """Return what a model costs, None when nobody knows."""
@@ -277,7 +296,7 @@ class Runtime:
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:
         """Every plugin, active, disabled and broken ones, llmflow's own included."""
-        return tuple(self._registry.plugins.values())
+        return self._registry.all
 
     def __repr__(self) -> str:
         return f"<Runtime default_model={self.default_model!r} policies={self.policies!r}>"

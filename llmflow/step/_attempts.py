@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmflow.backend import cancelled_class
@@ -70,7 +71,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             outcome="ok" if exc is None else _outcome(exc, overdue=clock.monotonic() >= request.deadline),
             latency_s=latency,
             usage=usage,
-            cost_usd=cost(usage, price),
+            cost_usd=_cost(usage, price, error),
             status=error.status if error is not None else None,
             error=error,
         )
@@ -79,6 +80,16 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             runtime.emit(_finished(call, attempt))
 
     return record
+
+
+def _cost(usage: Usage | None, price: Price | None, error: StepError | None) -> Decimal | None:
+    """Return what a request cost: nothing when the provider answered it with an error, which is not billed.
+
+    One that was cut off, or whose connection broke, may have been answered and billed: that is unknown.
+    """
+    if price is not None and error is not None and error.status is not None:
+        return Decimal(0)
+    return cost(usage, price)
 
 
 def _outcome(exc: BaseException, *, overdue: bool) -> str:

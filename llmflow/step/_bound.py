@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmflow.context import new_id
+from llmflow.context import caller, new_id
 from llmflow.errors import InvalidOutput
 from llmflow.events import CallFinished, CallStarted
 from llmflow.messages import Answer, Ask, CallScope, Result
@@ -164,10 +164,11 @@ class BoundStep:
         try:
             answer = await self._chain(ask)
         except BaseException as exc:
-            failure = explained(exc, call)
+            latency = clock.monotonic() - started
+            failure = explained(exc, call, latency)
             if self._finished:
                 error = type(failure).__name__ if isinstance(failure, Exception) else "cancelled"
-                self._tell(call, clock.monotonic() - started, error)
+                self._tell(call, latency, error)
             if failure is exc:
                 raise
             raise failure from exc
@@ -208,6 +209,7 @@ class BoundStep:
 
     def _tell(self, call: CallScope, latency: float, error: str | None, result: Result[Any] | None = None) -> None:
         attempts = tuple(call.attempts)
+        who = caller.get()
         self.runtime.emit(
             new_call_finished(
                 run_id=call.run_id,
@@ -223,6 +225,8 @@ class BoundStep:
                 usage=result.usage if result else total_usage(attempts),
                 cost_usd=result.cost_usd if result else total_cost(attempts),
                 prompt_version=self.version,
+                tenant=who.tenant,
+                tags=who.tags or None,
             )
         )
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import anyio
 from anyio.lowlevel import checkpoint
 
-from llmflow.context import Frame, Run, frame, runtimes, tracer
+from llmflow.backend import monotonic
+from llmflow.context import Frame, Run, frame, leave, runtimes, tracer
 from llmflow.errors import DefinitionError
+from llmflow.events import RunFinished, RunStarted
 from llmflow.messages import Outcome
 from llmflow.policy import check_count
 
@@ -148,12 +150,14 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
     async def __aenter__(self) -> Self:
         self._runtime = runtimes.current()
         around = frame.get()
+        self._bound = self._call.unit.bound(self._runtime, around.scope if around is not None else None)
         self._token = None
         if around is None:  # a map that is not inside any call is a run of its own, and all items belong to it
             around = Frame(Run(self._call.unit.name, run_id=self._call.unit.run_id), None, float("inf"))
             self._token = frame.set(around)
+            self._started = monotonic()
+            self._runtime.emit(RunStarted(run_id=around.run.id, target=around.run.target))
         self._around = around
-        self._bound = self._call.unit.bound(self._runtime, around.scope)
         await self._group.__aenter__()
         self._working = 1
         self._group.start_soon(self._work)
@@ -172,9 +176,17 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
             self._send.close()
             self._receive.close()
             if self._token is not None:
-                frame.reset(self._token)
+                self._end_run(exc)
         if self._error is not None:
             raise_first(self._error, self._later)
+
+    def _end_run(self, exc: BaseException | None) -> None:
+        assert self._token is not None
+        leave(self._token)
+        run, ended_by = self._around.run, self._error or exc
+        name = None if ended_by is None else type(ended_by).__name__ if isinstance(ended_by, Exception) else "cancelled"
+        latency = monotonic() - self._started
+        self._runtime.emit(RunFinished(run_id=run.id, target=run.target, latency_s=latency, error=name))
 
     def stop(self, error: BaseException) -> None:
         """End the map with an error once the workers are cancelled."""
@@ -223,8 +235,10 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         await self._send.send(outcome)
 
     async def _one(self, index: int, item: Any) -> Outcome[S]:
-        key = self._call.key(item) if self._call.key is not None else str(index)
+        key = str(index)
         try:
+            if self._call.key is not None:
+                key = self._call.key(item)
             result = await self._bound.invoke(self._call.arguments(item), self._around)
         except Exception as exc:  # noqa: BLE001  # collecting failures is what this is for; cancellation is no Exception
             return Outcome(index=index, key=key, error=exc, cost_usd=getattr(exc, "cost_usd", None))

@@ -40,12 +40,14 @@ def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attemp
     error.attempts = tuple(attempts)
     error.cost_usd = total_cost(attempts)
     error.args = (f"step {step!r}: {error.args[0]}", *error.args[1:])
+    for cause in error.causes if isinstance(error, FallbackExhausted) else ():
+        cause.step, cause.run_id = step, run_id
 
 
-def explained(exc: BaseException, call: CallScope) -> BaseException:
+def explained(exc: BaseException, call: CallScope, latency: float) -> BaseException:
     """Return what to raise for what ended a call, saying which call it was."""
     if isinstance(exc, StepError):
-        failure = _overdue(exc)
+        failure = _overdue(exc, latency)
         annotate(failure, call.step, call.run_id, call.attempts)
         return failure
     if isinstance(exc, Exception) and not isinstance(exc, LLMFlowError):
@@ -53,11 +55,11 @@ def explained(exc: BaseException, call: CallScope) -> BaseException:
     return exc
 
 
-def _overdue(error: StepError) -> StepError:
+def _overdue(error: StepError, latency: float) -> StepError:
     """Return what to raise: a request that was cut because the call's time was up is the deadline's failure."""
     last = error.causes[-1] if isinstance(error, FallbackExhausted) and error.causes else error
     if isinstance(last, ProviderTimeout) and last.cut:
-        return DeadlineExceeded("the deadline has passed")
+        return DeadlineExceeded(f"no answer after {latency:.3g} s, when its deadline passed")
     return error
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from llmflow.errors import DefinitionError
 from llmflow.schema import resolve_hints
 
-__all__ = ["Signature", "origin", "read_signature"]
+__all__ = ["Signature", "check_name", "origin", "read_signature"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,16 @@ class Signature:
     def required(self) -> tuple[str, ...]:
         """Names of the parameters without a default."""
         return tuple(name for name, one in self.inspected.parameters.items() if one.default is inspect.Parameter.empty)
+
+
+def check_name(name: object, function: object, *, kind: str) -> str:
+    """Return what a decorated function is called: the name that was given, else its own."""
+    if name is None:
+        return getattr(function, "__name__", type(function).__name__)
+    if not isinstance(name, str) or not name.strip():
+        msg = f"@{kind}(name={name!r}): expected a text"
+        raise DefinitionError(msg)
+    return name
 
 
 def origin(function: Callable[..., Any]) -> str:

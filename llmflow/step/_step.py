@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, cast, overload
+
+from pydantic_core import to_jsonable_python
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import Message
 from llmflow.models import Model, Params, as_model
-from llmflow.policy import Policy, check_count
+from llmflow.policy import Policy
 from llmflow.prompts import Prompt, Template, names_used_by, prompt, render
 from llmflow.schema import OutputSchema, local_namespace
 from llmflow.step._bound import BoundStep
@@ -30,7 +33,6 @@ T = TypeVar("T")
 Check = Callable[..., None]
 Example = tuple[Any, Any]
 
-_PARAMS = frozenset(Params.__annotations__)
 _CALLER = 4  # frames from a warning about a template to the line of the decorator
 
 
@@ -137,7 +139,7 @@ class Step(Unit[P, T]):
         """Build the few-shot turns once, at the first call: a prompt written in the body needs the body to run."""
         turns: list[Message] = []
         for inputs, output in self._examples:
-            built: object = self.function(**inputs)
+            built: object = self.body(**inputs)
             if inspect.iscoroutine(built):
                 built = _finish(cast("Coroutine[Any, Any, object]", built), self.name)
             if type(built) is not Prompt:
@@ -146,8 +148,7 @@ class Step(Unit[P, T]):
                 )
                 raise DefinitionError(msg)
             asked = render(built, template=self._template, inputs=inputs, system=None, examples=(), step=self.name)
-            turns.extend(one for one in asked if one.role != "system")
-            turns.append(Message("assistant", output))
+            turns += [asked[-1], Message("assistant", output)]  # what goes before is said once, in the call itself
         return tuple(turns)
 
     @property
@@ -165,12 +166,13 @@ class Step(Unit[P, T]):
         parts = {
             "body": self._template.source if self._template else body,
             "system": self.system,
-            "examples": [[{k: repr(v) for k, v in inputs.items()}, output] for inputs, output in self._examples],
+            "examples": self._examples,
             "checks": [getattr(check, "__qualname__", repr(type(check))) for check in self.checks],
             "params": dict(self.params),
             "schema": None if self.output.is_text else self.output.json_schema,
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+        plain = to_jsonable_python(parts, fallback=lambda value: type(value).__qualname__)
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
     # -- binding -------------------------------------------------------------------------------------------------------
 
@@ -216,8 +218,8 @@ def _uses_docstring(function: Callable[..., Any]) -> bool:
 
 
 def _calls_prompt_without_text(source: str) -> bool:
-    import ast  # noqa: PLC0415  # only while decorating
-    import textwrap  # noqa: PLC0415
+    import ast  # only while decorating
+    import textwrap
 
     try:
         tree = ast.parse(textwrap.dedent(source))
@@ -263,13 +265,44 @@ def _finish(coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
 def _check_params(params: Params | None, name: str) -> Params:
     if params is None:
         return {}
-    for key in params:
+    for key, value in params.items():
         if key not in _PARAMS:
             msg = f"step {name!r} has an unknown parameter {key!r}; params takes {', '.join(sorted(_PARAMS))}. What only one provider knows goes into Model(..., {key}=...)"
             raise DefinitionError(msg)
-    if "max_tokens" in params:
-        check_count(params["max_tokens"], name=f"step {name!r}: max_tokens")
+        if not _PARAMS[key](value):
+            msg = f"step {name!r}: params[{key!r}] is {value!r}, expected {_EXPECTED[key]}"
+            raise DefinitionError(msg)
     return params
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_stop(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+_PARAMS: Mapping[str, Callable[[object], bool]] = {
+    "temperature": _is_number,
+    "top_p": _is_number,
+    "max_tokens": _is_count,
+    "stop": _is_stop,
+    "seed": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "reasoning": lambda value: value in ("minimal", "low", "medium", "high"),
+}
+_EXPECTED = {
+    "temperature": "a number from 0",
+    "top_p": "a number from 0",
+    "max_tokens": "a whole number of at least 1",
+    "stop": "a text or a list of texts",
+    "seed": "a whole number",
+    "reasoning": "'minimal', 'low', 'medium' or 'high'",
+}
 
 
 def _check_checks(checks: Sequence[Check], name: str) -> tuple[Check, ...]:

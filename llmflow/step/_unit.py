@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from llmflow.backend import monotonic
-from llmflow.context import Frame, Run, frame, runtimes, tracer
+from llmflow.context import Frame, Run, frame, leave, runtimes, tracer
 from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.models import Model, Params, as_model
@@ -168,7 +168,7 @@ class Unit(Generic[P, T]):
                 return await _watched(runtime, bound, inputs, around)
             return await bound.invoke(inputs, around)
         finally:
-            frame.reset(token)
+            leave(token)
 
     def bound(self, runtime: Any, scope: Scope | None) -> Bound:
         """Return this unit made ready for a runtime and a place; made once for each."""
@@ -226,7 +226,9 @@ class Unit(Generic[P, T]):
         Returns:
             What `await` turns into the list, and `async with` into an iterator of outcomes that holds none of them.
         """
-        call: MapCall[Any, Any, Any] = MapCall(self, items, spread=False, concurrency=concurrency, on_error=on_error, key=key)
+        call: MapCall[Any, Any, Any] = MapCall(
+            self, items, spread=False, concurrency=concurrency, on_error=on_error, key=key
+        )
         return call
 
     @overload
@@ -253,7 +255,9 @@ class Unit(Generic[P, T]):
 
     def starmap(self, items: Any, /, *, concurrency: int = 16, on_error: str = "raise", key: Any = None) -> Any:
         """Like `map`, with items that are tuples of arguments."""
-        call: MapCall[Any, Any, Any] = MapCall(self, items, spread=True, concurrency=concurrency, on_error=on_error, key=key)
+        call: MapCall[Any, Any, Any] = MapCall(
+            self, items, spread=True, concurrency=concurrency, on_error=on_error, key=key
+        )
         return call
 
     # -- adjusting -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import struct
@@ -117,8 +116,7 @@ class Connection(asyncio.Protocol):
         self._client_left()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._client_left()
+        self._client_left(is_reset=exc is not None)
         self.lost.set()
         self._writable.set()
         if self._task is not None:
@@ -142,9 +140,10 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         await self._writable.wait()
 
-    def _client_left(self) -> None:
-        # A connection the server itself closed also ends here; that is not the client's doing.
-        if self._current is not None and not self.transport.is_closing():
+    def _client_left(self, *, is_reset: bool = False) -> None:
+        # A connection the server itself closed also ends here; that is not the client's doing. A reset is, and when it
+        # is met while writing, the transport is closing by the time it is told.
+        if self._current is not None and (is_reset or not self.transport.is_closing()):
             self._current.closed_by_client_at = time.monotonic()
             self._current = None
 
@@ -153,8 +152,10 @@ class Connection(asyncio.Protocol):
             request = await self._read_request()
             self._current = request
             self._record(request)
-            with contextlib.suppress(ConnectionResetError):
+            try:
                 await self._serve(Exchange(request, self))
+            except ConnectionResetError:  # connection_lost follows, and knows whose doing it was
+                continue
             self._current = None
 
     async def _read_request(self) -> RecordedRequest:

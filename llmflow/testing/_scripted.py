@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import anyio
 from pydantic_core import to_json
@@ -121,17 +122,17 @@ class ScriptedModel(Model):
             self.peak = max(self.peak, self.in_flight)
             return self._script.popleft() if self._script else self.default
 
-    async def _play(self, entry: Any, request: Request) -> Reply:
+    async def _play(self, entry: object, request: Request) -> Reply:
         if isinstance(entry, _After):
             await _wait(entry.seconds)
             return await self._play(entry.reply, request)
-        if isinstance(entry, BaseException) or (isinstance(entry, type) and issubclass(entry, BaseException)):
-            raise _raisable(entry)
+        if _is_error(entry):
+            raise entry("scripted") if isinstance(entry, type) else entry
         if isinstance(entry, Reply):
             return entry
         if isinstance(entry, str):
             return Reply(text=entry, usage=self.usage, model=self.model)
-        if inspect.isroutine(entry) or _is_callable_object(entry):
+        if _is_handler(entry):
             returned = entry(request)
             return await self._play(await returned if inspect.isawaitable(returned) else returned, request)
         return Reply(text=to_json(entry).decode(), usage=self.usage, model=self.model)
@@ -147,12 +148,13 @@ async def _wait(seconds: float) -> None:
         await anyio.sleep(seconds)
 
 
-def _raisable(error: BaseException | type[BaseException]) -> BaseException:
-    return error("scripted") if isinstance(error, type) else error
+def _is_error(entry: object) -> TypeGuard[BaseException | type[BaseException]]:
+    kind = cast(object, entry) if isinstance(entry, type) else type(entry)
+    return isinstance(kind, type) and issubclass(kind, BaseException)
 
 
-def _is_callable_object(entry: object) -> bool:
-    """Whether an entry is an object to be called, such as a partial; classes and data are JSON."""
+def _is_handler(entry: object) -> TypeGuard[Callable[[Request], object]]:
+    """Whether an entry is to be called: a function, or an object such as a partial; classes and data are JSON."""
     return callable(entry) and not isinstance(entry, type)
 
 
