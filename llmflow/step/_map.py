@@ -136,7 +136,7 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
 
     def __init__(self, call: MapCall[Any, S, Any]) -> None:
         self._call = call
-        self._group: TaskGroup = anyio.create_task_group()
+        self._group: TaskGroup
         self._source = _numbered(call.items, call.unit.name)
         self._reading = anyio.Lock(fast_acquire=True)
         self._working = 0
@@ -145,7 +145,6 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         self._later: list[BaseException] = []
         self._send: MemoryObjectSendStream[Outcome[S]]
         self._receive: MemoryObjectReceiveStream[Outcome[S]]
-        self._send, self._receive = anyio.create_memory_object_stream[Outcome[S]](call.concurrency)
 
     async def __aenter__(self) -> Self:
         self._runtime = runtimes.current()
@@ -158,6 +157,8 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
             self._started = monotonic()
             self._runtime.emit(RunStarted(run_id=around.run.id, target=around.run.target))
         self._around = around
+        self._send, self._receive = anyio.create_memory_object_stream[Outcome[S]](self._call.concurrency)
+        self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._working = 1
         self._group.start_soon(self._work)

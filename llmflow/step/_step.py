@@ -270,7 +270,7 @@ def _check_params(params: Params | None, name: str) -> Params:
             msg = f"step {name!r} has an unknown parameter {key!r}; params takes {', '.join(sorted(_PARAMS))}. What only one provider knows goes into Model(..., {key}=...)"
             raise DefinitionError(msg)
         if not _PARAMS[key](value):
-            msg = f"step {name!r}: params[{key!r}] is {value!r}, expected {_EXPECTED[key]}"
+            msg = f"step {name!r}: {key} is {value!r}, expected {_EXPECTED[key]}"
             raise DefinitionError(msg)
     return params
 

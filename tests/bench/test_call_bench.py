@@ -9,7 +9,6 @@ import pytest
 from pydantic import BaseModel
 
 from llmflow import Bulkhead, Deadline, Fallback, Model, Repair, Retry, Runtime, Timeout, prompt, step
-from llmflow.messages import Request
 
 ANSWER = '{"category":"bug","urgent":true,"score":0.5}'
 CALLS = 200

@@ -134,7 +134,6 @@ def test_a_plugin_s_limit_adds_to_the_others() -> None:
     assert {("Deadline(seconds=10)", "step:question"), ("Deadline(seconds=50)", "plugin:Contributing")} == set(shown)
 
 
-@pytest.mark.xfail(reason="plugins are one level, and within a level nothing is decided", strict=True)
 def test_two_plugins_settings_of_one_kind_do_not_multiply() -> None:
     """Whoever of them wins, a request is retried by one Retry, never by two around each other."""
     with Runtime(plugins=[Contributing(Retry(5)), Contributing(Retry(6))]):

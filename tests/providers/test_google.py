@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -61,6 +62,28 @@ async def test_typed_answer(server, model, output, make_request):
         config["stopSequences"],
     )
     assert {"category", "urgent"} == set(config["responseJsonSchema"]["properties"])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("ending", "path"),
+    [
+        ("/v1", "/v1/"),
+        ("/v1beta", "/v1beta/"),
+        ("/v1beta/", "/v1beta/"),
+        ("/proxy/v1alpha2", "/proxy/v1alpha2/"),
+        ("", "/v1(?:beta)?/"),  # which one, the version of the SDK decides
+        ("/v1/gateway", "/v1/gateway/v1(?:beta)?/"),
+    ],
+)
+async def test_version_in_the_address_is_taken_as_it_is(ending, path, server, output, make_request):
+    """The SDK adds a version of its own only where the address has none."""
+    model = Model("google/gemini-x", base_url=f"http://127.0.0.1:{server.port}{ending}", api_key="AIza0123456789abc")
+    server.enqueue(answer(TICKET))
+
+    await GoogleProvider().connect(model, output)(make_request(model, output))
+
+    assert re.fullmatch(f"{path}models/gemini-x:generateContent", server.requests[0].path)
 
 
 @pytest.mark.anyio

@@ -73,6 +73,12 @@ def test_body_may_end_with_the_connection():
         (LENGTH.replace(b"HTTP/1.1", b"HTTP/1.0"), False),
         (LENGTH + b"extra", False),
         (b"HTTP/1.1 204 No Content\r\n\r\n", True),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 11\r\n\r\n", True),
+        (b"HTTP/1.1 204 No Content\r\n\r\nhello", False),
+        (CHUNKED, True),
+        (CHUNKED + b"\r\n", False),
+        (CHUNKED.replace(b"\r\n\r\n5", b"\r\nConnection: keep-alive, close\r\n\r\n5"), False),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + LENGTH, True),
     ],
 )
 def test_connection_is_reusable_only_when_it_is_clean(reply, reusable):
@@ -90,7 +96,20 @@ def test_connection_is_reusable_only_when_it_is_clean(reply, reusable):
         b"HTTP/1.1 101 Switching\r\n\r\n",
         HEAD + b"Content-Length: -1\r\n\r\n",
         HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\n",
         HEAD + b"Content-Length: 5, 5\r\n\r\n",
+        HEAD + b"Content-Length: +5\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 5000 + b"\r\na\r\n0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"T: 1\r\n" * 1000,
+        HEAD + b"X: a\nForged: b\r\n\r\n",
+        HEAD + b"X: a\0b\r\n\r\n",
+        HEAD + b"X: 1\r\n" * 1000 + b"\r\n",
+        HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 1000,
         HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc",
@@ -106,6 +125,36 @@ def test_anything_else_is_unreadable(reply):
     """Guessing would be worse than another try."""
     with pytest.raises(UnreadableReply):
         read(reply)
+
+
+def test_headers_may_hold_any_character():
+    """What is not ASCII is read as Latin-1, like HTTP has it."""
+    assert "\xe9t\xe9" == read(LENGTH.replace(b"application/json", b" \xe9t\xe9\t")).headers["content-type"]
+
+
+def test_body_to_the_end_of_the_connection_is_the_last_on_it():
+    """Also when the server did not say that it would close."""
+    reader = ReplyReader()
+    reader.feed(HEAD + b"\r\nhello")
+    reader.feed_end()
+
+    assert not reader.reply.reusable
+
+
+def test_data_after_the_end_of_a_compressed_body_is_limited_too():
+    """It unpacks to nothing, and would be read forever."""
+    decoder = BodyDecoder("gzip", limit=100)
+    decoder.feed(PACKED)
+    with pytest.raises(ReplyTooLarge):
+        for _ in range(100):
+            decoder.feed(b"x" * 1000)
+
+
+def test_many_tiny_chunks_are_read_in_one_go():
+    """A megabyte of them would take minutes if each were to copy the rest."""
+    reply = read(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 150_000 + b"0\r\n\r\n")
+
+    assert b"x" * 150_000 == reply.content
 
 
 def test_stated_length_above_the_limit_is_refused_at_once():

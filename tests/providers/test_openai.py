@@ -277,7 +277,9 @@ async def test_missing_key_names_variable_and_argument(output, make_request):
     model = Model("openai/gpt-x")
     send = OpenAIProvider().connect(model, output)
 
-    with pytest.raises(AuthenticationFailed, match=r"set OPENAI_API_KEY or pass Model\('openai/gpt-x', api_key=\.\.\.\)"):
+    with pytest.raises(
+        AuthenticationFailed, match=r"set OPENAI_API_KEY or pass Model\('openai/gpt-x', api_key=\.\.\.\)"
+    ):
         await send(make_request(model, output))
 
 

@@ -198,7 +198,6 @@ async def test_what_the_source_raises_leaves_as_itself(count):
         await count.map(words())
 
 
-@pytest.mark.xfail(strict=True, reason="key= is called outside of what turns an item's failure into its outcome")
 async def test_what_the_key_raises_leaves_as_itself(count):
     """As one error, never as a group."""
 
@@ -260,7 +259,6 @@ async def test_a_map_in_a_body_belongs_to_the_run_around_it(model):
     assert {result.run_id} == runs
 
 
-@pytest.mark.xfail(strict=True, reason="the frame stays set when binding fails in the map's __aenter__")
 async def test_after_a_map_the_next_call_is_a_run_of_its_own(count):
     """Also when the map could not even begin."""
     from llmflow.context import frame

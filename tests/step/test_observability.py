@@ -238,7 +238,6 @@ async def test_stats_fit_json(runtime):
     assert "ask" in json.loads(json.dumps(runtime.stats().to_dict()))["steps"]
 
 
-@pytest.mark.xfail(strict=True, reason="a map outside of any call makes a run, but tells nobody")
 async def test_a_map_is_a_run_that_is_told():
     """Once started and once finished, whatever the number of items."""
     listener, heard = listening("llmflow_run_started", "llmflow_run_finished")

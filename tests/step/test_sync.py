@@ -145,6 +145,7 @@ def test_calls_of_a_body_belong_to_its_run(echo):
 
 def test_fault_62_closing_the_runtime_stops_the_threads(echo):
     """0 threads are left."""
+    Runtime().close()  # whatever earlier tests left idle
     before = set(threading.enumerate())
     with Runtime():
         echo.sync("ab")

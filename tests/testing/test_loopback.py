@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import time
 
 import pytest
@@ -216,3 +217,31 @@ def receive(client):
         return client.recv(1)
     except ConnectionResetError:
         return b""
+
+
+@pytest.mark.parametrize("fault", [faults.drip(0.01), faults.huge_body(100)], ids=lambda fault: fault.name)
+def test_reset_while_the_server_writes_is_the_clients_doing(fault, server):
+    """The server meets it in its own write, slow or fast, and still knows who left."""
+    server.enqueue(fault)
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+        (request,) = server.wait_requests(1)
+        client.recv(100)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    deadline = time.monotonic() + 2
+    while request.closed_by_client_at is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+    assert request.closed_by_client_at is not None
+
+
+def test_reset_by_the_server_is_not_the_clients_doing(server):
+    """It has no time on the request."""
+    server.enqueue(faults.reset_in_body())
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+        with pytest.raises(ConnectionResetError):
+            while client.recv(1000):
+                pass
+
+    assert server.requests[0].closed_by_client_at is None

@@ -51,12 +51,21 @@ async def test_v6_the_answer_counts_and_its_cost_is_unknown(usage, server, model
 
 
 async def test_v6_one_unknown_attempt_makes_the_sum_unknown(server, model, asking):
-    """A failed attempt may have been billed; nobody knows."""
+    """An answer whose connection broke may have been billed; nobody knows."""
+    server.enqueue(faults.reset_in_body(), answer(GOOD))
+
+    result = await asking(model).run("x")
+
+    assert ([None, Decimal("0.00002")], None) == ([one.cost_usd for one in result.attempts], result.cost_usd)
+
+
+async def test_a_request_answered_with_an_error_costs_nothing(server, model, asking):
+    """Providers do not bill an error; the sum stays known."""
     server.enqueue(status(500), answer(GOOD))
 
     result = await asking(model).run("x")
 
-    assert None is result.cost_usd
+    assert ([0, Decimal("0.00002")], Decimal("0.00002")) == ([one.cost_usd for one in result.attempts], result.cost_usd)
 
 
 async def test_v6_reasks_are_added_up(server, model, asking):
@@ -109,7 +118,9 @@ async def test_fault_39_a_reply_without_an_answer_is_asked_again(server, model, 
     assert "bug" == (await asking(model)("x")).category
 
 
-@pytest.mark.parametrize("fault", [faults.huge_body(100), faults.gzip_bomb(200)], ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize(
+    "fault", [faults.huge_body(100), faults.gzip_bomb(200)], ids=lambda fault: type(fault).__name__
+)
 async def test_s6_bombs_do_not_fill_the_memory(fault, server, model, asking):
     """S6, fault 28: one request, a typed error, and no more than 64 MB at any moment."""
     import tracemalloc
@@ -147,7 +158,26 @@ COMPLETION = {
     ],
     "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
 }
-ODDITIES = [None, True, -1, 0, 1e308, "", "x", "\ud800", "\x00", [], {}, [[]], {"a": []}, "NaN", 10**30, "length", GOOD, [None]]
+ODDITIES = [
+    None,
+    True,
+    -1,
+    0,
+    1e308,
+    "",
+    "x",
+    "\ud800",
+    "\x00",
+    [],
+    {},
+    [[]],
+    {"a": []},
+    "NaN",
+    10**30,
+    "length",
+    GOOD,
+    [None],
+]
 
 
 def paths(value, path=()):
@@ -192,7 +222,11 @@ def fuzzed(chance):
         body = bytes(body)
     elif kind < 0.35:
         body = chance.randbytes(chance.randrange(60))
-    code = 200 if chance.random() < 0.85 else chance.choice([201, 204, 301, 400, 401, 402, 404, 418, 429, 451, 500, 503, 529])
+    code = (
+        200
+        if chance.random() < 0.85
+        else chance.choice([201, 204, 301, 400, 401, 402, 404, 418, 429, 451, 500, 503, 529])
+    )
     return raw_reply(b"" if code == 204 else body, status=code)
 
 
