@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import select
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ class DirectClient:
         self._host = host
         self._port = port
         self._tls = tls
+        # An address has one way to it; asyncio's race between several leaves a socket open when it is cancelled as it ends.
+        self._head_start = None if _is_address(host) else 0.25
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
 
@@ -85,7 +88,7 @@ class DirectClient:
             self._port,
             ssl=self._tls,
             server_hostname=self._host if self._tls is not None else None,
-            happy_eyeballs_delay=0.25,
+            happy_eyeballs_delay=self._head_start,
         )
         return connection
 
@@ -157,16 +160,25 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         reader, self._reader = self._reader, None
+        if reader is None or reader.reply is None or self._waiter is None or self._waiter.done():
+            return
         if self._transport is not None and self._transport.get_write_buffer_size():
-            self.abort()  # answered before it was asked to the end: the rest of the request would open the next one
-        if reader is not None and reader.reply is not None and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(reader.reply)
+            reader.reply.reusable = False  # answered before it was asked to the end, and the rest would still be sent
+        self._waiter.set_result(reader.reply)
 
     def _fail(self, exc: Exception) -> None:
         self._reader = None
         self.abort()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_readable(descriptor: int) -> bool:

@@ -193,7 +193,7 @@ async def test_every_answer_belongs_to_its_caller():
     outcomes: dict[str, int] = {"answered": 0, "given up": 0}
 
     async def call(client, number):
-        limit = chance.choice([None, None, 0.0, 0.001, 0.004, 0.02])
+        limit = chance.choice([None, None, None, None, 0.002, 0.05])
         try:
             async with asyncio.timeout(limit):
                 got = await client.exchange(request_of({"number": number}))
@@ -206,8 +206,8 @@ async def test_every_answer_belongs_to_its_caller():
     async def caller(client, first):
         for number in range(first, first + 10):
             task = asyncio.ensure_future(call(client, number))
-            if chance.random() < 0.3:
-                await asyncio.sleep(chance.random() * 0.01)
+            if chance.random() < 0.2:
+                await asyncio.sleep(chance.random() * 0.1)
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -219,5 +219,5 @@ async def test_every_answer_belongs_to_its_caller():
 
         assert in_pool == len(client._open)
         assert min(outcomes.values()) > 100
-        assert server.connections_opened < len(server.requests)
+        assert server.connections_opened < outcomes["answered"]
         await client.aclose()
