@@ -5,7 +5,7 @@ from llmflow import prompt, step
 
 @step("openai/gpt-5-mini")
 def summarise(text: str) -> str:
-    return prompt(f"Summarise in one sentence:\\n{text}")
+    return prompt(f"Summarise in one sentence: {text}")
 ```
 
 `await summarise("...")` runs it, `summarise.sync("...")` runs it from a script.

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Alarm", "Alarms", "Wakeup", "alarm", "cancelled_class", "loop_token", "monotonic", "on_asyncio", "on_trio", "running_loop"]
+__all__ = [
+    "Alarm",
+    "Alarms",
+    "Wakeup",
+    "alarm",
+    "cancelled_class",
+    "loop_token",
+    "monotonic",
+    "on_asyncio",
+    "on_trio",
+    "running_loop",
+]
 
 T = TypeVar("T")
 
@@ -64,7 +75,9 @@ class Alarm(Protocol):
     """Whether the time was up before the body ended."""
 
     def __enter__(self) -> Self: ...
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool: ...
 
 
 def alarm(seconds: float) -> Alarm:

@@ -179,7 +179,9 @@ class ProviderTimeout(ProviderError, TimeoutError):
     retryable = True
     trips_breaker = True
 
-    def __init__(self, message: str, *, cut: bool = False, provider: str | None = None, model: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, cut: bool = False, provider: str | None = None, model: str | None = None
+    ) -> None:
         super().__init__(message, provider=provider, model=model)
         self.cut = cut
         if cut:

@@ -7,6 +7,7 @@ from llmflow.graph._ir import DEFAULT, Constant, Graph, Input, Node, Operand, Re
 from llmflow.graph._ops import or_else, switch, when
 from llmflow.graph._render import dot, mermaid, svg
 from llmflow.graph._task import Task, task
+from llmflow.graph._threads import abandoned_threads
 
 __all__ = [
     "DEFAULT",
@@ -21,6 +22,7 @@ __all__ = [
     "Ref",
     "Structure",
     "Task",
+    "abandoned_threads",
     "build",
     "dot",
     "flow",

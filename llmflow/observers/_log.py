@@ -47,7 +47,11 @@ def _render(_: object, __: str, event: MutableMapping[str, Any]) -> dict[str, An
 
 def _shown(value: object) -> str:
     text = str(value)
-    return text if text.replace("_", "").replace(".", "").replace("-", "").replace("/", "").isalnum() and text.isascii() else repr(text)
+    return (
+        text
+        if text.replace("_", "").replace(".", "").replace("-", "").replace("/", "").isalnum() and text.isascii()
+        else repr(text)
+    )
 
 
 def _write(level: int, event: str, **fields: object) -> None:
@@ -139,5 +143,10 @@ class _JsonFormatter(logging.Formatter):
         import json
 
         fields: dict[str, Any] = getattr(record, "llmflow", {})
-        entry = {"time": self.formatTime(record), "level": record.levelname.lower(), "message": record.getMessage(), **fields}
+        entry = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **fields,
+        }
         return json.dumps(entry, default=str)

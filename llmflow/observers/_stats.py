@@ -82,10 +82,15 @@ class ModelStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """A snapshot of what a runtime has done: operations by step, attempts by model."""
+    """A snapshot of what a runtime has done: operations by step, attempts by model.
+
+    Attributes:
+        abandoned_threads: Bodies of tasks past their time that still run in a thread, as Python cannot stop them.
+    """
 
     steps: Mapping[str, StepStats]
     models: Mapping[str, ModelStats]
+    abandoned_threads: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain dicts, with decimals as text, fit for JSON."""
@@ -209,6 +214,7 @@ class StatsObserver:
             self._count()
             steps = {step: StepStats(**tally.of_step()) for step, tally in self._steps.items()}
             models = {
-                model: ModelStats(attempts=tally.counts["attempts"], **tally.common()) for model, tally in self._models.items()
+                model: ModelStats(attempts=tally.counts["attempts"], **tally.common())
+                for model, tally in self._models.items()
             }
         return Stats(steps=steps, models=models)

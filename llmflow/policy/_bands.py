@@ -61,7 +61,20 @@ class Band:
         return f"Band({self.name})"
 
 
-_NAMES = ("OBSERVE", "DEADLINE", "FALLBACK", "CACHE", "REPAIR", "RETRY", "HEDGE", "BREAKER", "BUDGET", "RATE", "BULKHEAD", "TIMEOUT")
+_NAMES = (
+    "OBSERVE",
+    "DEADLINE",
+    "FALLBACK",
+    "CACHE",
+    "REPAIR",
+    "RETRY",
+    "HEDGE",
+    "BREAKER",
+    "BUDGET",
+    "RATE",
+    "BULKHEAD",
+    "TIMEOUT",
+)
 _LAST_CALL_RANK = _NAMES.index("REPAIR")
 for _rank, _name in enumerate(_NAMES):
     setattr(Band, _name, Band(_rank))

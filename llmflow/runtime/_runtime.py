@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmflow.context import Scope, runtimes
 from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
+from llmflow.graph import abandoned_threads
 from llmflow.models import Model, Params, as_model
 from llmflow.observers import LogObserver, Stats, StatsObserver
 from llmflow.plugins import PluginInfo, Registry
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["Runtime", "default_runtime"]
 
 S = TypeVar("S")
+
+_PATIENCE = 2.0
+"""Seconds that `close` waits for threads nobody waits for any more."""
 
 
 class Runtime:
@@ -146,9 +151,13 @@ class Runtime:
             self._leave.pop()()
 
     def close(self) -> None:
-        """Stop being current, close the connections of past `.sync()` calls and stop their event loops."""
+        """Stop being current, close the connections of past `.sync()` calls and stop their event loops.
+
+        Threads of tasks that were abandoned are waited for, a few seconds at most.
+        """
         self._step_down()
         close_portals(self.aclose)
+        abandoned_threads(self).join(_PATIENCE)
 
     async def aclose(self) -> None:
         """Close the connections that were opened on the running event loop."""
@@ -291,7 +300,7 @@ class Runtime:
 
     def stats(self) -> Stats:
         """Return counts and latencies since the runtime was made: operations by step, attempts by model."""
-        return self._stats.snapshot()
+        return replace(self._stats.snapshot(), abandoned_threads=abandoned_threads(self).running)
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:

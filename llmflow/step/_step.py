@@ -360,7 +360,7 @@ def step(
 ) -> StepDecorator: ...
 
 
-def step(
+def step(  # noqa: D417  # `**options` are the named ones of the overloads
     *args: Any, model: Any = None, examples: Iterable[Any] = (), checks: Iterable[Any] = (), **options: Any
 ) -> Any:
     """Turn a typed function into a step: a call that a language model answers.

@@ -71,5 +71,3 @@ def test_mapping_a_thousand_calls(benchmark) -> None:
         values = benchmark(lambda: runner.run(calls()))
 
     assert 1_000 == len(values)
-
-

@@ -261,7 +261,8 @@ class _Caller:
 
 
 _callers = st.lists(
-    st.builds(_Caller, begins=st.integers(0, 6), holds=st.integers(0, 4), gives_up=st.none() | st.integers(0, 6)), max_size=14
+    st.builds(_Caller, begins=st.integers(0, 6), holds=st.integers(0, 4), gives_up=st.none() | st.integers(0, 6)),
+    max_size=14,
 )
 
 
@@ -341,7 +342,9 @@ def test_places_are_shared_by_threads_and_their_loops():
                 served += 1
             places.give_back()
 
-    threads = [threading.Thread(target=anyio.run, args=(work,), kwargs={"backend": name}) for name in ("asyncio", "trio") * 4]
+    threads = [
+        threading.Thread(target=anyio.run, args=(work,), kwargs={"backend": name}) for name in ("asyncio", "trio") * 4
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -381,7 +384,9 @@ async def test_sync_in_a_running_loop_does_not_wait_for_what_that_loop_holds(ask
     assert any("await" in note for note in caught.value.__notes__)
 
 
-@pytest.mark.parametrize("options", [{"limit": 0}, {"limit": True}, {"limit": 1.5}, {"queue": -1}, {"queue": False}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"limit": 0}, {"limit": True}, {"limit": 1.5}, {"queue": -1}, {"queue": False}], ids=str
+)
 def test_absurd_options_are_refused(options):
     """Fault 87: whole numbers."""
     with pytest.raises(DefinitionError, match=next(iter(options))):

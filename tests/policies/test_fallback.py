@@ -66,7 +66,11 @@ async def test_r9_models_are_asked_in_the_order_they_are_named(asking):
 
 async def test_r9_all_failed_is_one_error_with_every_cause(asking):
     """R9: the causes in order, all attempts, and the last cause as `__cause__`."""
-    causes = [QuotaExceeded("no credit"), AuthenticationFailed("no key"), ProviderUnavailable("down", retryable=False, status=503)]
+    causes = [
+        QuotaExceeded("no credit"),
+        AuthenticationFailed("no key"),
+        ProviderUnavailable("down", retryable=False, status=503),
+    ]
     models = [named(n, cause) for n, cause in enumerate(causes)]
 
     with pytest.raises(FallbackExhausted) as caught:

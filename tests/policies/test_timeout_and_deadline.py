@@ -271,7 +271,11 @@ async def test_fault_61_an_outer_asyncio_timeout_raises_its_own_timeout_error(as
     assert 0 == asyncio.current_task().cancelling()
 
 
-@pytest.mark.parametrize("policies", [(Timeout(2), Retry.off), (Deadline(2),), (Deadline(2), Timeout(2))], ids=["timeout", "deadline", "both"])
+@pytest.mark.parametrize(
+    "policies",
+    [(Timeout(2), Retry.off), (Deadline(2),), (Deadline(2), Timeout(2))],
+    ids=["timeout", "deadline", "both"],
+)
 async def test_an_outer_scope_that_ends_in_the_same_instant_wins(policies, asking):
     """Two clocks that strike together: the outer one decides, and none is lost."""
     with pytest.raises(TimeoutError) as caught:
@@ -336,7 +340,9 @@ async def test_alarms_of_calls_that_ended_do_not_ring(asking, now):
 
 
 @pytest.mark.parametrize("kind", [Timeout, Deadline])
-@pytest.mark.parametrize("seconds", [0, -1, True, float("nan"), float("inf"), "soon", "", None, "5 minutes", timedelta(0)], ids=str)
+@pytest.mark.parametrize(
+    "seconds", [0, -1, True, float("nan"), float("inf"), "soon", "", None, "5 minutes", timedelta(0)], ids=str
+)
 def test_absurd_durations_are_refused(kind, seconds):
     """Fault 87: what no clock can wait for is refused where it is written, by name."""
     with pytest.raises(DefinitionError, match=f"{kind.__name__}: seconds"):
@@ -344,7 +350,8 @@ def test_absurd_durations_are_refused(kind, seconds):
 
 
 @pytest.mark.parametrize(
-    ("duration", "seconds"), [(2, 2), (0.25, 0.25), ("250ms", 0.25), ("1h30m", 5400), ("2d", 172_800), (timedelta(minutes=2), 120)]
+    ("duration", "seconds"),
+    [(2, 2), (0.25, 0.25), ("250ms", 0.25), ("1h30m", 5400), ("2d", 172_800), (timedelta(minutes=2), 120)],
 )
 def test_durations_are_seconds_timedeltas_or_text(duration, seconds):
     """Every duration takes all three forms."""

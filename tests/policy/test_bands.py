@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 
 from llmflow import Band
 
-ORDER = ["OBSERVE", "DEADLINE", "FALLBACK", "CACHE", "REPAIR", "RETRY", "HEDGE", "BREAKER", "BUDGET", "RATE", "BULKHEAD", "TIMEOUT"]
+ORDER = [
+    "OBSERVE",
+    "DEADLINE",
+    "FALLBACK",
+    "CACHE",
+    "REPAIR",
+    "RETRY",
+    "HEDGE",
+    "BREAKER",
+    "BUDGET",
+    "RATE",
+    "BULKHEAD",
+    "TIMEOUT",
+]
 
 bands = st.sampled_from([getattr(Band, name) for name in ORDER])
 

@@ -110,7 +110,9 @@ async def test_d5_a_policy_that_returns_junk_fails_the_call(band, junk):
 
 
 @every_band
-@pytest.mark.parametrize("inner", [KeyError("oops"), ProviderUnavailable("503", retryable=False)], ids=lambda exc: type(exc).__name__)
+@pytest.mark.parametrize(
+    "inner", [KeyError("oops"), ProviderUnavailable("503", retryable=False)], ids=lambda exc: type(exc).__name__
+)
 async def test_d5_errors_from_further_in_pass_through_unchanged(band, inner):
     """What a policy lets through is not its fault."""
 
@@ -207,7 +209,13 @@ async def test_layers_run_in_the_order_of_their_bands():
 
         return note
 
-    names = {"timeout": Band.TIMEOUT, "retry": Band.RETRY, "observe": Band.OBSERVE, "repair": Band.REPAIR, "rate": Band.RATE}
+    names = {
+        "timeout": Band.TIMEOUT,
+        "retry": Band.RETRY,
+        "observe": Band.OBSERVE,
+        "repair": Band.REPAIR,
+        "rate": Band.RATE,
+    }
     policies = []
     for name, band in names.items():
         one = policy(band, noting(name))

@@ -14,7 +14,16 @@ from llmflow.policy import check_count, check_seconds, seconds
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5400), ("2d", 172_800), ("250ms", 0.25), ("1.5h", 5400), ("1h 30m", 5400), ("0s", 0)],
+    [
+        ("90s", 90),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("2d", 172_800),
+        ("250ms", 0.25),
+        ("1.5h", 5400),
+        ("1h 30m", 5400),
+        ("0s", 0),
+    ],
 )
 def test_durations_may_be_text(text, expected):
     """Numbers with units, one behind the other."""

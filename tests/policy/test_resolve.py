@@ -20,7 +20,11 @@ def acting(*levels, defaults=()):
 
 def test_the_nearest_setting_wins():
     """step > flow > runtime > plugin: layers never multiply."""
-    step, flow, runtime = level("step:a", Retry(1)), level("flow:f", Retry(2), Timeout(5)), level("runtime", Retry(3), Timeout(6))
+    step, flow, runtime = (
+        level("step:a", Retry(1)),
+        level("flow:f", Retry(2), Timeout(5)),
+        level("runtime", Retry(3), Timeout(6)),
+    )
 
     assert [(Retry(1), "step:a"), (Timeout(5), "flow:f")] == acting(step, flow, runtime)
 
@@ -83,7 +87,9 @@ def test_the_order_is_by_band_and_then_by_distribution():
     assert ["a", "b", ""] == [one.plugin for one in resolve([two, level("step:s", Retry())])]
 
 
-@pytest.mark.parametrize("wrong", [Retry, "retry", 3, object(), None], ids=["class", "text", "number", "object", "None"])
+@pytest.mark.parametrize(
+    "wrong", [Retry, "retry", 3, object(), None], ids=["class", "text", "number", "object", "None"]
+)
 def test_what_is_no_policy_is_refused(wrong):
     """Naming the owner; a class is told how to be written."""
     with pytest.raises(DefinitionError, match="step 'triage'"):

@@ -133,22 +133,25 @@ async def test_connection_that_the_server_closed_is_not_used_again(read_by_loop,
     assert 2 == server.connections_opened
 
 
-async def test_answer_before_the_end_of_the_request_is_the_last_on_its_connection(client):
+async def test_answer_before_the_end_of_the_request_is_the_last_on_its_connection():
     """What is left of the request would stand in front of the next one."""
-    refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"
+    answered = asyncio.Event()
 
     async def refuse(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(refusal)
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await answered.wait()
+        writer.transport.abort()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as listening:
-        early = DirectClient("127.0.0.1", listening.sockets[0].getsockname()[1], None)
-        reply = await early.exchange(request_of(1, padding=32 << 20))
+        client = DirectClient("127.0.0.1", listening.sockets[0].getsockname()[1], None)
+        reply = await client.exchange(request_of(1, padding=32 << 20))
 
         assert 413 == reply.status
-        assert [] == early._idle
-        await early.aclose()
+        assert [] == client._idle
+        answered.set()
         await asyncio.sleep(0.01)
+        await client.aclose()
 
 
 @pytest.mark.parametrize("moment", range(1, 6))

@@ -105,7 +105,12 @@ def test_asyncio_takes_calls_wherever_it_takes_coroutines(echo):
         task = asyncio.create_task(echo("c"))
         async with asyncio.TaskGroup() as group:
             other = group.create_task(echo("d"))
-        return [*await asyncio.gather(echo("a"), echo("b")), await task, other.result(), await asyncio.wait_for(echo("e"), 5)]
+        return [
+            *await asyncio.gather(echo("a"), echo("b")),
+            await task,
+            other.result(),
+            await asyncio.wait_for(echo("e"), 5),
+        ]
 
     assert ["aa", "bb", "cc", "dd", "ee"] == asyncio.run(main())
     assert "ff" == asyncio.run(_awaiting(echo("f")))

@@ -72,7 +72,9 @@ async def test_every_event_of_a_good_call_once_and_in_order():
     async with Runtime(plugins=[listener]):
         result = await asking(scripted(after(2, "4"), usage=Usage(input_tokens=10, output_tokens=5))).run("x")
 
-    assert ["RunStarted", "CallStarted", "AttemptStarted", "AttemptFinished", "CallFinished", "RunFinished"] == kinds(heard)
+    assert ["RunStarted", "CallStarted", "AttemptStarted", "AttemptFinished", "CallFinished", "RunFinished"] == kinds(
+        heard
+    )
     assert {result.run_id} == {event.run_id for event in heard}
     started, finished = heard[2], heard[3]
     assert ("scripted/model", 1, "ok", 2.0, 10) == (
@@ -99,13 +101,24 @@ async def test_every_event_of_a_hard_call():
         await asking(primary, Fallback(fallback), Retry(2), Repair(2))("x")
 
     assert Counter(
-        RunStarted=1, CallStarted=1, AttemptStarted=5, AttemptFinished=5, RetryScheduled=1, FallbackTaken=1, CallFinished=1, RunFinished=1
+        RunStarted=1,
+        CallStarted=1,
+        AttemptStarted=5,
+        AttemptFinished=5,
+        RetryScheduled=1,
+        FallbackTaken=1,
+        CallFinished=1,
+        RunFinished=1,
     ) == Counter(kinds(heard))
     (retry,) = [event for event in heard if isinstance(event, events.RetryScheduled)]
     assert ("scripted/a", 1, unavailable) == (retry.model, retry.attempt, retry.error)
     assert 0 <= retry.wait_s <= 0.5
     (taken,) = [event for event in heard if isinstance(event, events.FallbackTaken)]
-    assert ("scripted/a", "scripted/b", "InvalidOutput") == (taken.from_model, taken.to_model, type(taken.error).__name__)
+    assert ("scripted/a", "scripted/b", "InvalidOutput") == (
+        taken.from_model,
+        taken.to_model,
+        type(taken.error).__name__,
+    )
     attempts = [event for event in heard if isinstance(event, events.AttemptFinished)]
     assert [(1, "ProviderUnavailable", 503), (2, "ok", None), (3, "ok", None), (4, "ok", None), (5, "ok", None)] == [
         (event.number, event.outcome, event.status) for event in attempts
@@ -207,7 +220,9 @@ async def test_a_failing_listener_hides_nothing_from_the_others():
 async def test_stats_count_operations_and_attempts_apart():
     """Calls by step, requests by model, errors by kind, tokens, dollars and percentiles."""
     price, usage = Price(input=1, output=2), Usage(input_tokens=10, output_tokens=5)
-    primary = scripted(ProviderUnavailable("503"), after(2, "4"), "junk", after(1, "4"), name="scripted/a", price=price, usage=usage)
+    primary = scripted(
+        ProviderUnavailable("503"), after(2, "4"), "junk", after(1, "4"), name="scripted/a", price=price, usage=usage
+    )
     ask = asking(primary, Retry(2, wait_initial=0))
 
     async with Runtime() as runtime:

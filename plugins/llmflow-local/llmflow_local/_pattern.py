@@ -51,7 +51,7 @@ def _rewritten(tokens: list[str]) -> str:
                 skipped_from = depth
         if skipped_from is None:
             written.append(_portable(token))
-        if token == ")":
+        if token == ")":  # noqa: S105  # a token of a regular expression
             if skipped_from == depth:
                 skipped_from = None
             depth -= 1

@@ -45,7 +45,7 @@ class LocalProvider:
                 generation = await self._engines.get(settings).generate(body, _on_text(request))
             except LocalFailure as failure:
                 raise failure.as_error(model.name) from failure
-            return reply(generation, weights.title, is_json=not output.is_text)
+            return reply(generation, weights.title, is_json=options.constrained and not output.is_text)
 
         return send
 
