@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 from pydantic import BaseModel
 
 from llmflow import Bulkhead, Deadline, Fallback, Model, Repair, Retry, Runtime, Timeout, prompt, step
+
+pytestmark = pytest.mark.benchmark(timer=time.process_time)  # CPU time: the machine is shared
 
 ANSWER = '{"category":"bug","urgent":true,"score":0.5}'
 CALLS = 200
