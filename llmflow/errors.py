@@ -101,6 +101,7 @@ class StepError(LLMFlowError):
     """A step could not give its answer; catch this to handle any failure of a call.
 
     Attributes:
+        message: What went wrong, without the step's name that `str()` puts before it.
         step: Name of the step that failed, None before the call knew it.
         run_id: The run it belonged to.
         attempts: Every physical request of the call, in order.
@@ -117,6 +118,7 @@ class StepError(LLMFlowError):
 
     def __init__(self, message: str, *, status: int | None = None, retryable: bool | None = None) -> None:
         super().__init__(message)
+        self.message = message
         self.step: str | None = None
         self.run_id: str | None = None
         self.attempts: Sequence[Attempt] = ()

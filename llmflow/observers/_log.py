@@ -42,7 +42,7 @@ def _render(_: object, __: str, event: MutableMapping[str, Any]) -> dict[str, An
     """Turn an event into a stdlib log call: `event key=value ...`, values through `repr` so that none forges a line."""
     message = event.pop("event")
     fields = " ".join(f"{key}={_shown(value)}" for key, value in event.items())
-    return {"msg": f"{message} {fields}".rstrip().replace("%", "%%"), "extra": {"llmflow": event}}
+    return {"msg": f"{message} {fields}".rstrip(), "extra": {"llmflow": event}}
 
 
 def _shown(value: object) -> str:

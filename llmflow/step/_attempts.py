@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmflow.backend import cancelled_class
-from llmflow.errors import ProviderTimeout, StepError
+from llmflow.errors import DefinitionError, ProviderTimeout, StepError
 from llmflow.events import AttemptFinished, AttemptStarted
 from llmflow.messages import Attempt, CallScope, Reply, Request, Usage
 from llmflow.policy import Band, Declared, Site, fold
@@ -43,6 +43,8 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
 
     async def record(request: Request) -> Reply:
         call = request.call
+        if request.model is not model:
+            raise DefinitionError(_other_model(request.model, model))
         started = clock.monotonic()
         if started >= request.deadline:
             raise _no_time(model)
@@ -113,6 +115,13 @@ def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
         usage=attempt.usage,
         cost_usd=attempt.cost_usd,
         status=attempt.status,
+    )
+
+
+def _other_model(asked: Model, connected: Model) -> str:
+    return (
+        f"a policy changed the model of a request to {asked.name!r}, but its chain ends at {connected.name!r}; "
+        f"choose the model further out, in the bands up to Band.FALLBACK"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,7 +102,11 @@ class BoundStep:
         outer = [one for one in self.layers if one.band <= Band.FALLBACK]
         inner = [one for one in self.layers if one.band > Band.FALLBACK]
         routes = {model: self._fold_route(inner, model) for model in self.models}
-        return fold(outer, _dispatch(routes), lambda layer: self._site(layer, self.model))  # type: ignore[no-any-return]
+        if len(routes) == 1 and all(type(one.policy).__module__.startswith("llmflow.") for one in outer):
+            dispatch = routes[self.model]
+        else:
+            dispatch = _dispatch(routes, lambda model: self._fold_route(inner, model))
+        return fold(outer, dispatch, lambda layer: self._site(layer, self.model))  # type: ignore[no-any-return]
 
     def _fold_route(self, layers: Sequence[Declared], model: Model) -> Callable[[Ask], Awaitable[Answer]]:
         """Fold what stands between the choice of a model and that model's provider."""
@@ -231,12 +235,16 @@ class BoundStep:
         )
 
 
-def _dispatch(routes: Mapping[Model, Callable[[Ask], Awaitable[Answer]]]) -> Callable[[Ask], Awaitable[Answer]]:
-    """Return what sends an ask down the chain of its model."""
-    if len(routes) == 1:
-        return next(iter(routes.values()))
+def _dispatch(
+    routes: dict[Model, Callable[[Ask], Awaitable[Answer]]],
+    connect: Callable[[Model], Callable[[Ask], Awaitable[Answer]]],
+) -> Callable[[Ask], Awaitable[Answer]]:
+    """Return what sends an ask down the chain of its model; a model that a policy brings in is connected when it comes."""
 
     async def dispatch(ask: Ask) -> Answer:
-        return await routes[ask.model](ask)
+        route = routes.get(ask.model)
+        if route is None:
+            route = routes[ask.model] = connect(ask.model)
+        return await route(ask)
 
     return dispatch

@@ -24,10 +24,11 @@ class Deferred(Coroutine[Any, Any, T_co], Generic[T_co]):
     `asyncio.gather`, `create_task`, task groups and anyio's `start_soon` take it as they take any coroutine.
     """
 
-    __slots__ = ("__weakref__", "_coroutine", "_used")
+    __slots__ = ("__weakref__", "_coroutine", "_tracer", "_used")
 
     def __init__(self) -> None:
         self._coroutine: Coroutine[Any, Any, T_co] | None = None
+        self._tracer = tracer.get()  # the garbage collector may run while some other flow is traced
         self._used = False
 
     @property
@@ -85,10 +86,10 @@ class Deferred(Coroutine[Any, Any, T_co], Generic[T_co]):
         self._used = True
 
     def __del__(self) -> None:
-        if self._used:
+        if getattr(self, "_used", True):  # without the attribute, `__init__` refused it
             return
-        if (active := tracer.get()) is not None:
-            active.drop(self)
+        if self._tracer is not None:
+            self._tracer.drop(self)
         else:
             warnings.warn(f"coroutine '{self.name}' was never awaited", RuntimeWarning, stacklevel=2, source=self)
 
@@ -110,8 +111,7 @@ class Call(Deferred[T_co]):
         self.unit = unit
         self.inputs = inputs
         self.wants_result = wants_result
-        self._coroutine = None
-        self._used = False
+        super().__init__()
 
     @property
     def name(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing
+from contextvars import Token
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import anyio
@@ -14,13 +16,11 @@ from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.messages import Outcome
 from llmflow.policy import check_count
+from llmflow.step._call import Deferred
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
-
-    from anyio.abc import TaskGroup
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
     from llmflow.step._unit import Unit
 
@@ -31,7 +31,7 @@ S = TypeVar("S")
 L_co = TypeVar("L_co", covariant=True)
 
 
-class MapCall(Generic[A, S, L_co]):
+class MapCall(Deferred[L_co], Generic[A, S, L_co]):
     """A map that has not run yet: `await` it for the list, or `async with` it for an iterator of outcomes.
 
     Attributes:
@@ -51,6 +51,8 @@ class MapCall(Generic[A, S, L_co]):
         on_error: str,
         key: Callable[[Any], str] | None,
     ) -> None:
+        super().__init__()
+        self._used = True  # what is refused below is not reported as forgotten
         if on_error not in ("raise", "collect"):
             msg = f"{unit.kind} {unit.name!r}: on_error is {on_error!r}, expected 'raise' or 'collect'"
             raise DefinitionError(msg)
@@ -61,8 +63,13 @@ class MapCall(Generic[A, S, L_co]):
         self.concurrency = check_count(concurrency, name=f"{unit.kind} {unit.name!r}: concurrency")
         self.key = key
         self._check_arity()
-        self._open: Outcomes[S] | None = None
+        self._stream: Outcomes[S] | None = None
         self._used = False
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors and warnings."""
+        return f"{self.unit.name}.map"
 
     def _check_arity(self) -> None:
         if self.spread:
@@ -90,16 +97,14 @@ class MapCall(Generic[A, S, L_co]):
         name = signature.required[0] if signature.required else signature.names[0]
         return self.unit.inputs((), {name: item})
 
-    def __await__(self) -> Generator[Any, Any, L_co]:
-        self._used = True
-        if (active := tracer.get()) is not None:
-            value = active.record(self)
-            return _immediately(value)
-        return self._gather().__await__()
+    def _open(self) -> Coroutine[Any, Any, L_co]:
+        self._use()
+        self._coroutine = self._gather()
+        return self._coroutine
 
     async def _gather(self) -> Any:
         outcomes: list[Outcome[S]] = []
-        async with self as stream:
+        async with Outcomes(self) as stream:
             async for outcome in stream:
                 if outcome.error is not None and not self.collect:
                     stream.stop(outcome.error)
@@ -108,60 +113,51 @@ class MapCall(Generic[A, S, L_co]):
         outcomes.sort(key=lambda one: one.index)
         return outcomes if self.collect else [one.value for one in outcomes]
 
-    def discard(self) -> None:
-        """Mark the map as taken by something else, such as a conditional node, so that it is not reported as forgotten."""
-        self._used = True
-
-    def __del__(self) -> None:
-        if not getattr(self, "_used", True) and (active := tracer.get()) is not None:
-            active.drop(self)
-
     async def __aenter__(self) -> Outcomes[S]:
-        self._used = True
+        self._use()
         if tracer.get() is not None:
             msg = f"map of {self.unit.name!r}: `async with` needs real values while the flow is traced; await the map, or use @flow(eager=True)"
             raise DefinitionError(msg)
-        self._open = Outcomes(self)
-        return await self._open.__aenter__()
+        self._stream = Outcomes(self)
+        return await self._stream.__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        assert self._open is not None
-        await self._open.__aexit__(kind, exc, tb)
+        assert self._stream is not None
+        await self._stream.__aexit__(kind, exc, tb)
 
 
 class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
-    """The outcomes of a running map, in the order they come."""
+    """The outcomes of a running map, in the order they come.
+
+    One task reads the source, as an async iterator may hold a cancel scope that only one task can leave; workers are
+    started as items come, up to the limit.
+    """
 
     def __init__(self, call: MapCall[Any, S, Any]) -> None:
         self._call = call
-        self._group: TaskGroup
-        self._source = _numbered(call.items, call.unit.name)
-        self._reading = anyio.Lock(fast_acquire=True)
         self._working = 0
-        self._exhausted = False
         self._error: BaseException | None = None
         self._later: list[BaseException] = []
-        self._send: MemoryObjectSendStream[Outcome[S]]
-        self._receive: MemoryObjectReceiveStream[Outcome[S]]
+        self._token: Token[Frame | None] | None = None
 
     async def __aenter__(self) -> Self:
         self._runtime = runtimes.current()
         around = frame.get()
         self._bound = self._call.unit.bound(self._runtime, around.scope if around is not None else None)
-        self._token = None
         if around is None:  # a map that is not inside any call is a run of its own, and all items belong to it
             around = Frame(Run(self._call.unit.name, run_id=self._call.unit.run_id), None, float("inf"))
             self._token = frame.set(around)
             self._started = monotonic()
             self._runtime.emit(RunStarted(run_id=around.run.id, target=around.run.target))
         self._around = around
-        self._send, self._receive = anyio.create_memory_object_stream[Outcome[S]](self._call.concurrency)
+        limit = self._call.concurrency
+        self._give, self._take = anyio.create_memory_object_stream[tuple[int, Any]](0)
+        self._send, self._receive = anyio.create_memory_object_stream[Outcome[S]](limit)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self._working = 1
-        self._group.start_soon(self._work)
+        self._group.start_soon(self._read)
         return self
 
     async def __aexit__(
@@ -169,21 +165,19 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
     ) -> None:
         self._group.cancel_scope.cancel()
         try:
-            try:
-                await self._group.__aexit__(None, None, None)
-            finally:
-                await self._source.aclose()
+            await self._group.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:  # KeyboardInterrupt and its like, which no outcome holds
+            raise _first_leaf(group) from None
         finally:
-            self._send.close()
-            self._receive.close()
+            for stream in (self._give, self._take, self._send, self._receive):
+                stream.close()
             if self._token is not None:
-                self._end_run(exc)
+                self._end_run(self._token, exc)
         if self._error is not None:
             raise_first(self._error, self._later)
 
-    def _end_run(self, exc: BaseException | None) -> None:
-        assert self._token is not None
-        leave(self._token)
+    def _end_run(self, token: Token[Frame | None], exc: BaseException | None) -> None:
+        leave(token)
         run, ended_by = self._around.run, self._error or exc
         name = None if ended_by is None else type(ended_by).__name__ if isinstance(ended_by, Exception) else "cancelled"
         latency = monotonic() - self._started
@@ -199,34 +193,39 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
 
-    async def _work(self) -> None:
-        """Take items until there are none; the first one taken makes room for one more worker."""
-        grown = False
+    async def _read(self) -> None:
+        """Read the source as far as there is room: a worker takes each item before the next one is read."""
+        self._working += 1
         try:
-            while (taken := await self._take()) is not None:
-                if not grown and self._working < self._call.concurrency:
-                    grown = True
-                    self._working += 1
-                    self._group.start_soon(self._work)
-                await self._deliver(await self._one(*taken))
+            async with aclosing(_numbered(self._call.items, self._call.unit.name)) as source:
+                async for taken in source:
+                    if self._take.statistics().tasks_waiting_receive == 0 and self._working <= self._call.concurrency:
+                        self._working += 1
+                        self._group.start_soon(self._work, taken)
+                        await checkpoint()
+                    else:
+                        await self._give.send(taken)
+        except Exception as exc:  # noqa: BLE001  # whatever the author's iterator raises ends the map as itself
+            self._error = exc
+            self._group.cancel_scope.cancel()
         finally:
-            self._working -= 1
-            if self._working == 0:
-                self._send.close()
+            self._give.close()
+            self._retire()
 
-    async def _take(self) -> tuple[int, Any] | None:
-        async with self._reading:
-            if self._exhausted:
-                return None
-            try:
-                return await anext(self._source)
-            except StopAsyncIteration:
-                self._exhausted = True
-            except Exception as exc:  # noqa: BLE001  # whatever the author's iterator raises ends the map as itself
-                self._exhausted = True
-                self._error = exc
-                self._group.cancel_scope.cancel()
-            return None
+    async def _work(self, taken: tuple[int, Any]) -> None:
+        """Take items until there are none."""
+        try:
+            await self._deliver(await self._one(*taken))
+            async for following in self._take:
+                await self._deliver(await self._one(*following))
+        finally:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Leave; the last one to do so ends the outcomes."""
+        self._working -= 1
+        if self._working == 0:
+            self._send.close()
 
     async def _deliver(self, outcome: Outcome[S]) -> None:
         """Hand an outcome over; one that fails after the map has ended with an error is only noted."""
@@ -250,9 +249,14 @@ async def _numbered(items: Iterable[Any] | AsyncIterable[Any], name: str) -> Asy
     """Yield items with their position, from whatever kind of iterable they are in."""
     index = 0
     if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield index, item
-            index += 1
+        try:
+            async for item in items:
+                yield index, item
+                index += 1
+        finally:  # in the task that read it, and not whenever the garbage collector comes by
+            if isinstance(items, AsyncGenerator):
+                with anyio.CancelScope(shield=True):
+                    await items.aclose()
         return
     if not isinstance(items, Iterable) or isinstance(items, str | bytes):
         msg = f"map of {name!r} is given {type(items).__name__}, expected a list, an iterator or an async iterator of items"
@@ -264,6 +268,11 @@ async def _numbered(items: Iterable[Any] | AsyncIterable[Any], name: str) -> Asy
             await checkpoint()
 
 
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 def raise_first(first: BaseException, later: list[BaseException]) -> None:
     """Raise the first of several failures, with the others in `.others` and in a note."""
     if later:
@@ -272,8 +281,3 @@ def raise_first(first: BaseException, later: list[BaseException]) -> None:
             f"{len(later)} more failed after it: " + "; ".join(f"{type(e).__name__}: {e}" for e in later[:3])
         )
     raise first
-
-
-def _immediately(value: Any) -> Generator[Any, Any, Any]:
-    return value
-    yield

@@ -31,15 +31,23 @@ def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
     return total
 
 
-def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attempt]) -> None:
-    """Tell a failure which call it ended, unless a call further in has done so."""
-    if error.step is not None:
+def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attempt], *, again: bool = False) -> None:
+    """Tell a failure which call it ended, unless a call further in has done so.
+
+    Args:
+        error: The failure.
+        step: Name of the step.
+        run_id: The run.
+        attempts: What was sent.
+        again: Whether this call is the innermost for certain: a model that is a function may raise one object twice.
+    """
+    if error.step is not None and not again:
         return
     error.step = step
     error.run_id = run_id
     error.attempts = tuple(attempts)
     error.cost_usd = total_cost(attempts)
-    error.args = (f"step {step!r}: {error.args[0]}", *error.args[1:])
+    error.args = (f"step {step!r}: {error.message}", *error.args[1:])
     for cause in error.causes if isinstance(error, FallbackExhausted) else ():
         cause.step, cause.run_id = step, run_id
 
@@ -48,7 +56,7 @@ def explained(exc: BaseException, call: CallScope, latency: float) -> BaseExcept
     """Return what to raise for what ended a call, saying which call it was."""
     if isinstance(exc, StepError):
         failure = _overdue(exc, latency)
-        annotate(failure, call.step, call.run_id, call.attempts)
+        annotate(failure, call.step, call.run_id, call.attempts, again=True)
         return failure
     if isinstance(exc, Exception) and not isinstance(exc, LLMFlowError):
         say_where(exc, f"raised in a call of step {call.step!r}")

@@ -130,6 +130,9 @@ def _check_parameters(signature: inspect.Signature, *, kind: str, name: str) -> 
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             msg = f"{kind} {name!r} takes {parameter}; name every parameter, or take one list or dict"
             raise DefinitionError(msg)
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            msg = f"{kind} {name!r}: parameter {parameter.name!r} is positional-only; its body is called by name, so remove the '/'"
+            raise DefinitionError(msg)
 
 
 def _signature(inspected: inspect.Signature, hints: Mapping[str, Any], returns: object, *, is_async: bool) -> Signature:

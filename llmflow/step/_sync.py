@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 import anyio
@@ -37,7 +38,8 @@ class _Portals:
             future.cancel()
             raise
         finally:
-            self._give_back(portal)
+            if not _ends_the_loop(future):
+                self._give_back(portal)
 
     def close(self, farewell: Callable[[], Awaitable[None]]) -> None:
         """Run `farewell` on every loop that is idle, and stop it."""
@@ -61,6 +63,14 @@ class _Portals:
             self._idle.append(portal)
 
 
+def _ends_the_loop(future: Future[Any]) -> bool:
+    """Whether the call raised what no event loop survives, such as SystemExit."""
+    if not future.done() or future.cancelled():
+        return False
+    error = future.exception()
+    return error is not None and not isinstance(error, Exception)
+
+
 def _start() -> BlockingPortal:
     """Start an event loop in a daemon thread; it lasts as long as the process."""
     ready: list[BlockingPortal] = []
@@ -82,7 +92,7 @@ _portals = _Portals()
 
 def run_blocking(function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     """Run a coroutine to its end on a loop of its own and return what it returns; Ctrl-C cancels it."""
-    token = blocked_loop.set(loop_token())
+    token = blocked_loop.set(loop_token() or blocked_loop.get())
     try:
         return _portals.run(function)
     finally:

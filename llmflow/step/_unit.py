@@ -34,7 +34,7 @@ S_co = TypeVar("S_co", covariant=True)
 U = TypeVar("U", bound="Unit[..., Any]")
 
 INFINITE = float("inf")
-_KEPT = 15
+_KEPT = 256
 
 
 class Unary(Protocol[A_contra, S_co]):
@@ -71,7 +71,7 @@ class Unit(Generic[P, T]):
         self.run_id: str | None = None
         self.origin = origin(function)
         self._last: tuple[object, Scope | None, Bound] | None = None
-        self._bounds: list[tuple[object, Scope | None, Bound]] = []
+        self._bounds: dict[tuple[object, Scope | None], Bound] = {}
         self._look_like(function)
 
     def _look_like(self, function: Callable[..., Any]) -> None:
@@ -179,12 +179,14 @@ class Unit(Generic[P, T]):
 
     def _find_bound(self, runtime: Any, scope: Scope | None) -> Bound:
         """Look a bound form up, or make it; a handful of them is kept, as runtimes and places come and go."""
-        found = next((one for one in self._bounds if one[0] is runtime and one[1] is scope), None)
-        if found is None:
-            found = (runtime, scope, runtime.bind(self, scope))
-            self._bounds = [*self._bounds[-_KEPT:], found]
-        self._last = found
-        return found[2]
+        bound = self._bounds.get((runtime, scope))
+        if bound is None:
+            bound = runtime.bind(self, scope)
+            if len(self._bounds) >= _KEPT:
+                self._bounds = {}
+            self._bounds[runtime, scope] = bound
+        self._last = (runtime, scope, bound)
+        return bound
 
     def bind(self, runtime: Any, scope: Scope | None) -> Bound:
         """Make this unit ready; called by the runtime, which keeps what is returned."""
@@ -312,7 +314,7 @@ class Unit(Generic[P, T]):
     def _copy(self) -> Self:
         made = copy.copy(self)
         made._last = None  # noqa: SLF001  # a copy of our own class
-        made._bounds = []  # noqa: SLF001  # a copy of our own class
+        made._bounds = {}  # noqa: SLF001  # a copy of our own class
         return made
 
     def __repr__(self) -> str:
