@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -82,7 +83,12 @@ def _start() -> BlockingPortal:
             started.set()
             await portal.sleep_until_stopped()
 
-    threading.Thread(target=anyio.run, args=(serve,), name="llmflow-sync", daemon=True).start()
+    def run() -> None:
+        # What ends a loop (SystemExit in a call) has reached the caller through its future; here it would only be printed.
+        with suppress(BaseException):
+            anyio.run(serve)
+
+    threading.Thread(target=run, name="llmflow-sync", daemon=True).start()
     started.wait()
     return ready[0]
 
