@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from llmflow.context import Frame, frame, leave
-from llmflow.engine._groups import Group, open_group
+from llmflow.graph._groups import Group, open_group
 from llmflow.engine._jobs import Job, compile_jobs, count_reads
 from llmflow.engine._operands import Getter, Layout, Values
 from llmflow.engine._places import Places

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeVar, overload
 
-import anyio
-
-from llmflow.backend import cancelled_class
 from llmflow.context import tracer
+from llmflow.graph._groups import open_group
 from llmflow.graph._operation import Operation, discard, mistake
 from llmflow.graph._placeholder import is_placeholder
-from llmflow.step import raise_first
 
 __all__ = ["gather"]
 
@@ -46,23 +44,23 @@ class _Gather(Operation[tuple[Any, ...]]):
 
     async def perform(self) -> tuple[Any, ...]:
         values: list[Any] = [None] * len(self._taken)
-        failures: list[BaseException] = []
+        waiting = deque(enumerate(self._taken))
 
-        async def run(index: int, call: Any) -> None:
-            try:
-                values[index] = await call
-            except cancelled_class():
-                raise
-            except BaseException as exc:  # noqa: BLE001  # kept and raised below; a task group would wrap it in a group
-                failures.append(exc)
-                group.cancel_scope.cancel()
+        async def run() -> None:
+            if not waiting:  # a failure came first
+                return
+            index, call = waiting.popleft()
+            if not index:  # the first starts the others
+                for _ in self._taken[1:]:
+                    group.start()
+            values[index] = await call
 
-        async with anyio.create_task_group() as group:
-            for index, call in enumerate(self._taken):
-                group.start_soon(run, index, call)
-        discard(self._taken)  # those that were cancelled before they began
-        if failures:
-            raise_first(failures[0], failures[1:])
+        group = open_group(run, waiting.clear)
+        try:
+            if waiting:
+                await group.run()
+        finally:
+            discard(self._taken)  # those that were cancelled before they began
         return tuple(values)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -32,15 +30,17 @@ class _Portals:
 
     def run(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         portal = self._take()
-        future = portal.start_task_soon(function)
+        future = portal.start_task_soon(_kept, function)
         try:
-            return future.result()
+            value, ended = future.result()
         except BaseException:  # Ctrl-C arrives here, in the waiting thread, and must not leave the call running
             future.cancel()
             raise
         finally:
-            if not _ends_the_loop(future):
-                self._give_back(portal)
+            self._give_back(portal)
+        if ended is not None:
+            raise ended
+        return value
 
     def close(self, farewell: Callable[[], Awaitable[None]]) -> None:
         """Run `farewell` on every loop that is idle, and stop it."""
@@ -64,12 +64,12 @@ class _Portals:
             self._idle.append(portal)
 
 
-def _ends_the_loop(future: Future[Any]) -> bool:
-    """Whether the call raised what no event loop survives, such as SystemExit."""
-    if not future.done() or future.cancelled():
-        return False
-    error = future.exception()
-    return error is not None and not isinstance(error, Exception)
+async def _kept(function: Callable[[], Coroutine[Any, Any, Any]]) -> tuple[Any, BaseException | None]:
+    """Return the value, or SystemExit and its like as one: raised here they would end the loop, not the caller."""
+    try:
+        return await function(), None
+    except (SystemExit, KeyboardInterrupt) as exc:
+        return None, exc
 
 
 def _start() -> BlockingPortal:
@@ -83,12 +83,7 @@ def _start() -> BlockingPortal:
             started.set()
             await portal.sleep_until_stopped()
 
-    def run() -> None:
-        # What ends a loop (SystemExit in a call) has reached the caller through its future; here it would only be printed.
-        with suppress(BaseException):
-            anyio.run(serve)
-
-    threading.Thread(target=run, name="llmflow-sync", daemon=True).start()
+    threading.Thread(target=anyio.run, args=(serve,), name="llmflow-sync", daemon=True).start()
     started.wait()
     return ready[0]
 

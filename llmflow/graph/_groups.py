@@ -100,6 +100,8 @@ class _AsyncioGroup:
             return
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        if self._failures.stopped:  # by what an eager task factory ran meanwhile
+            task.cancel()
 
     async def run(self) -> None:
         self.start()
