@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from llmflow.engine._constants import may_change
 from llmflow.engine._operands import Getter, Layout, Values
 from llmflow.errors import DefinitionError
-from llmflow.graph._ir import DEFAULT, Graph, Node, Ref, Structure, map_call
+from llmflow.graph._ir import DEFAULT, Constant, Graph, Node, Ref, Structure, map_call
 
 if TYPE_CHECKING:
     from llmflow.context import Frame
@@ -91,12 +92,18 @@ class _Compiler:
         return call
 
     def _map(self, node: Node) -> Perform:
-        items, fixed = self._operand(node.items), self._layout.getters(node.inputs)
+        items, fixed = self._operand(node.items), self._layout.getters(self._fixed(node))
 
         async def fan_out(values: Values, around: Frame) -> Any:  # noqa: ARG001  # the map takes the frame from the context
             return await map_call(node, items(values), {name: get(values) for name, get in fixed})
 
         return fan_out
+
+    def _fixed(self, node: Node) -> Mapping[str, Operand]:
+        """Return the fixed arguments of a map that are not the same object in every run."""
+        assert node.mapping is not None
+        known = {name: value for name, value in node.mapping.unit.fixed.items() if name not in node.inputs}
+        return {**{name: Constant(value) for name, value in known.items() if may_change(value)}, **node.inputs}
 
     def _when(self, node: Node) -> Perform:
         condition, branches = self._operand(node.condition), self._branches(node)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from llmflow.context import Frame, frame, leave
-from llmflow.graph._groups import Group, open_group
 from llmflow.engine._jobs import Job, compile_jobs, count_reads
 from llmflow.engine._operands import Getter, Layout, Values
 from llmflow.engine._places import Places
+from llmflow.graph._groups import Group, open_group
 
 if TYPE_CHECKING:
     from llmflow.context import Scope

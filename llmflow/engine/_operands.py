@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from typing import Any, Literal, TypeAlias
 
+from llmflow.engine._constants import Copier, copier_of
 from llmflow.graph._ir import Constant, Graph, Input, Operand, Ref
 
 __all__ = ["Getter", "Layout", "Values"]
@@ -27,6 +28,7 @@ class Layout:
     nodes: int
     inputs: tuple[str, ...]
     constants: list[object] = field(default_factory=list[object])
+    _copied: list[tuple[int, object, Copier]] = field(default_factory=list[tuple[int, object, Copier]])
 
     @classmethod
     def of(cls, graph: Graph) -> Layout:
@@ -35,7 +37,12 @@ class Layout:
 
     def values(self, inputs: Mapping[str, object]) -> Values:
         """Return the values a run starts with."""
-        return [*[None] * self.nodes, *[inputs[name] for name in self.inputs], *self.constants]
+        values: Values = [*[None] * self.nodes, *[inputs[name] for name in self.inputs], *self.constants]
+        if self._copied:
+            memo: dict[int, Any] = {}
+            for place, _, copier in self._copied:
+                values[place] = copier(memo)
+        return values
 
     def getter(self, operand: Operand) -> Getter:
         """Return what reads an operand."""
@@ -52,10 +59,13 @@ class Layout:
         return tuple((name, self.getter(operand)) for name, operand in operands.items())
 
     def _constant(self, value: object) -> Getter:
-        if _is_mutable(value):
-            return lambda _: _fresh(value)
-        self.constants.append(value)
-        return itemgetter(self.nodes + len(self.inputs) + len(self.constants) - 1)
+        place = next((place for place, known, _ in self._copied if known is value), None)
+        if place is None:
+            place = self.nodes + len(self.inputs) + len(self.constants)
+            self.constants.append(value)
+            if (copier := copier_of(value)) is not None:
+                self._copied.append((place, value, copier))
+        return itemgetter(place)
 
 
 def _follow(get: Getter, path: Path) -> Getter:
@@ -76,26 +86,3 @@ def _structure(kind: type[Any], items: Sequence[Getter], keys: tuple[object, ...
     if kind is list:
         return lambda values: [get(values) for get in items]
     return lambda values: tuple([get(values) for get in items])
-
-
-# A list that the body wrote down is one object in the graph, but the author sees a new one in every run.
-
-
-def _is_mutable(value: Any) -> bool:
-    if value.__class__ is tuple:
-        return any(map(_is_mutable, value))
-    return value.__class__ in _COPIES
-
-
-def _fresh(value: Any) -> Any:
-    """Return a copy of what is built of plain containers; everything else in it stays the same object."""
-    copy = _COPIES.get(value.__class__)
-    return value if copy is None else copy(value)
-
-
-_COPIES: dict[type, Callable[[Any], Any]] = {
-    list: lambda value: [_fresh(one) for one in value],
-    tuple: lambda value: tuple([_fresh(one) for one in value]),
-    dict: lambda value: {key: _fresh(one) for key, one in value.items()},
-    set: set,
-}

@@ -44,7 +44,7 @@ class _Gather(Operation[tuple[Any, ...]]):
 
     async def perform(self) -> tuple[Any, ...]:
         values: list[Any] = [None] * len(self._taken)
-        waiting = deque(enumerate(self._taken))
+        waiting: deque[tuple[int, Any]] = deque(enumerate(self._taken))
 
         async def run() -> None:
             if not waiting:  # a failure came first

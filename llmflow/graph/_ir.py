@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from llmflow.step import MapCall
+
 if TYPE_CHECKING:
     from llmflow.context import Scope
-    from llmflow.step import MapCall, Unit
+    from llmflow.step import Unit
 
 __all__ = ["DEFAULT", "Constant", "Graph", "Input", "Node", "Operand", "Ref", "Structure", "map_call"]
 
@@ -135,9 +137,15 @@ def _with_branches(node: Node) -> Iterator[Node]:
 def map_call(node: Node, items: object, fixed: Mapping[str, object]) -> MapCall[Any, Any, Any]:
     """Return the map of a node, ready to be awaited, over real items and with the fixed arguments that are now known."""
     assert node.mapping is not None
-    made = copy.copy(node.mapping)
-    made.items = items
+    given, unit = node.mapping, node.mapping.unit
     if fixed:
-        made.unit = copy.copy(made.unit)
-        made.unit.fixed = {**made.unit.fixed, **fixed}
-    return made
+        unit = copy.copy(unit)
+        unit.fixed = {**unit.fixed, **fixed}
+    return MapCall(
+        unit,
+        items,
+        spread=given.spread,
+        concurrency=given.concurrency,
+        on_error="collect" if given.collect else "raise",
+        key=given.key,
+    )

@@ -67,6 +67,7 @@ class Builder:
         return self.add(self.node("call", unit.name, unit=unit, inputs=inputs, scope=scope or self.scope))
 
     def map(self, call: MapCall[Any, Any, Any], items: Operand, **fixed: Any) -> Ref:
+        call.discard()
         return self.add(self.node("map", call.unit.name, mapping=call, unit=call.unit, items=items, inputs=fixed))
 
     def build(self, kind: Any, **fields: Any) -> Ref:

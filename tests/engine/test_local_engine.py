@@ -18,9 +18,9 @@ from anyio.lowlevel import checkpoint
 
 from llmflow.context import Frame, Scope, frame
 from llmflow.engine import LocalEngine
-from llmflow.graph._groups import open_group
 from llmflow.errors import DeadlineExceeded, DefinitionError, StepError
 from llmflow.graph import DEFAULT, Constant, Input, Ref, Structure, flow, task
+from llmflow.graph._groups import open_group
 from llmflow.policies import Deadline
 from llmflow.runtime import Runtime
 
