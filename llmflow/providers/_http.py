@@ -93,12 +93,25 @@ def _guarded_stream(http: Any) -> type[Any]:
                 with contextlib.suppress(Exception):
                     await anext(pieces)
                 raise
+            _end_if_more_came(self._inner)
             self._decoder.finish()
 
         async def aclose(self) -> None:
             await self._inner.aclose()
 
     return GuardedStream
+
+
+def _end_if_more_came(stream: Any) -> None:
+    """Let no connection be used again on which bytes follow a complete reply: they would answer the next request.
+
+    The libraries have no hook for it, but their way to the state machine of h11, which has both methods, is short. If a
+    version takes another way, this does nothing.
+    """
+    for name in ("_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        stream = getattr(stream, name, None)
+    if stream is not None and stream.trailing_data[0]:
+        stream.send_failed()  # a connection in error is closed after its reply
 
 
 @functools.cache

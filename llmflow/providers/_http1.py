@@ -11,9 +11,11 @@ __all__ = ["HttpReply", "ReplyReader"]
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [^\r\n]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n\0]*)")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,12}")
 _LONGEST_HEAD = 64 * 1024
 _LONGEST_LINE = 4096
+_MOST_CHUNKS = 250_000
 _MOST_HEADERS = 256
 _MOST_INTERIM = 16
 
@@ -39,14 +41,14 @@ class ReplyReader:
     make a partial answer look like a whole one.
     """
 
-    __slots__ = ("_at", "_body", "_buffer", "_decoder", "_interim", "_left", "_read", "_trailers", "reply")
+    __slots__ = ("_at", "_body", "_buffer", "_chunks", "_decoder", "_interim", "_left", "_read", "_trailers", "reply")
 
     def __init__(self) -> None:
         self.reply: HttpReply | None = None
         self._buffer = b""
         self._at = 0
         self._body: list[bytes] = []
-        self._left = self._interim = self._trailers = 0
+        self._chunks = self._left = self._interim = self._trailers = 0
         self._read = self._read_head
 
     def feed(self, data: bytes) -> bool:
@@ -146,8 +148,10 @@ class ReplyReader:
         return False
 
     def _read_chunk_size(self) -> bool | None:
+        self._take_whole_chunks()
         if (line := self._take_line()) is None:
             return False
+        self._count_chunks(1)
         matched = _CHUNK_SIZE.fullmatch(line)
         if matched is None:
             msg = "the reply's chunks are malformed"
@@ -155,6 +159,29 @@ class ReplyReader:
         self._left = int(matched[1], 16)
         self._read = self._read_chunk if self._left else self._read_trailers
         return None
+
+    def _take_whole_chunks(self) -> None:
+        """Take the chunks that are in the buffer from end to end at once: one read may hold 40,000 of a byte each."""
+        buffer, at, size = self._buffer, self._at, len(self._buffer)
+        pieces: list[bytes] = []
+        while (matched := _CHUNK_LINE.match(buffer, at, min(at + _LONGEST_LINE, size))) is not None:
+            start = matched.end()
+            end = start + int(matched[1], 16)
+            # The last one, one that is not complete, or one that is malformed: the careful way takes it from here.
+            if end == start or not buffer.startswith(b"\r\n", end):
+                break
+            pieces.append(buffer[start:end])
+            at = end + 2
+        if pieces:
+            self._at = at
+            self._count_chunks(len(pieces))
+            self._body.append(self._decoder.feed(b"".join(pieces)))
+
+    def _count_chunks(self, more: int) -> None:
+        self._chunks += more
+        if self._chunks > _MOST_CHUNKS:
+            msg = "the reply has too many chunks"
+            raise UnreadableReply(msg)
 
     def _read_chunk(self) -> bool | None:
         self._take_body()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
@@ -12,7 +13,7 @@ from llmflow.errors import DefinitionError
 from llmflow.messages import FinishReason, Reply
 from llmflow.providers._clients import in_thread, keep, key_of
 from llmflow.providers._errors import Source
-from llmflow.providers._json import as_list
+from llmflow.providers._json import as_list, encodable
 from llmflow.providers._openai_body import wire_messages
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import plain_options
@@ -118,10 +119,17 @@ class _CallWire:
 
     async def post(self, body: dict[str, Any], /) -> tuple[bytes, Mapping[str, str]]:
         reply = await self._call(**body)
-        return to_json(reply), {"content-type": "application/json"}
+        return _as_json(reply), {"content-type": "application/json"}
 
     async def aclose(self) -> None:
         """Leave the client open; it is the user's."""
+
+
+def _as_json(reply: Any) -> bytes:
+    try:
+        return to_json(reply)
+    except ValueError:  # a lone surrogate, which is replaced further on
+        return json.dumps(reply.model_dump(), default=str).encode()
 
 
 class _HandlerRoute:
@@ -160,7 +168,9 @@ class _HandlerRoute:
         except Exception as exc:
             raise translate_by({}, exc, self._source, self._wall_clock()) from exc
         text = _plain_text(response) if self._form is None else self._form.text_of(response) or _plain_text(response)
-        return Reply(text=text, usage=_usage(response), finish_reason=_finish_reason(response), raw=response)
+        return Reply(
+            text=text and encodable(text), usage=_usage(response), finish_reason=_finish_reason(response), raw=response
+        )
 
 
 def _plain_text(response: Any) -> str | None:

@@ -7,7 +7,16 @@ from typing import Any, cast
 
 from pydantic_core import from_json, to_json
 
-__all__ = ["as_list", "as_mapping", "decode_json", "decode_object", "encodable", "encode_json", "mappings_in"]
+__all__ = [
+    "as_list",
+    "as_mapping",
+    "decode_json",
+    "decode_object",
+    "encodable",
+    "encodable_data",
+    "encode_json",
+    "mappings_in",
+]
 
 
 def decode_json(content: bytes) -> Any:
@@ -64,6 +73,15 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def encodable_data(value: Any) -> Any:
+    """Return `value`, which was decoded from JSON, without lone surrogates anywhere in it."""
+    try:
+        to_json(value)
+    except ValueError:
+        return json.loads(encodable(json.dumps(value, ensure_ascii=False)))
+    return value
 
 
 def encode_json(value: object) -> str:

@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 
 from llmflow.errors import DefinitionError, StepError
 from llmflow.providers._errors import Source, unavailable
-from llmflow.providers._json import as_mapping, decode_object
+from llmflow.providers._json import as_mapping, decode_object, encodable, encodable_data
 from llmflow.providers._loops import PerLoop
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Route:
 
     def _reask(self, data: dict[str, Any], problem: str) -> Sequence[object]:
         assert self._structured is not None
-        return self._structured.reask_turns(self._api.native(data), problem)
+        return self._structured.reask_turns(self._api.native(encodable_data(data)), encodable(problem))
 
     def _raise_error_in_200(self, error: object) -> NoReturn:
         """Treat an error that a gateway wrapped into a success as the error it is."""

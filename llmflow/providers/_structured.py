@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Structured", "structured"]
 
+_MODES = ("tools", "json_schema", "json", "md_json")
+
 
 @dataclass(frozen=True, slots=True)
 class Structured:
@@ -83,7 +85,7 @@ def structured(output: OutputFormat, provider: str, mode: str) -> Structured:
     try:
         handlers = mode_registry.get_handlers(Provider(provider), _mode(Mode, mode))
     except (KeyError, ValueError) as exc:
-        msg = f"mode {mode!r} does not exist for {provider}; use 'tools', 'json_schema', 'json' or 'md_json'"
+        msg = f"mode {mode!r} does not exist for {provider}; use {_modes_of(provider)}"
         raise DefinitionError(msg) from exc
     _, prepared = handlers.request_handler(response_model=output.model, kwargs={"messages": []})
     messages = prepared.pop("messages", [])
@@ -100,6 +102,14 @@ def structured(output: OutputFormat, provider: str, mode: str) -> Structured:
 def _mode(modes: Any, name: str) -> Any:
     """Return the mode by its name in the enum (`json_schema`) or by its value (`tool_call`)."""
     return modes[name.upper()] if name.upper() in modes.__members__ else modes(name)
+
+
+def _modes_of(provider: str) -> str:
+    from instructor.v2 import Mode, Provider, mode_registry
+
+    known = {mode.name for mode in mode_registry.get_modes_for_provider(Provider(provider))}
+    names = [repr(name) for name in _MODES if Mode[name.upper()].name in known]
+    return " or ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "another client"
 
 
 def _texts(system: object) -> list[str]:

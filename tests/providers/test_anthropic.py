@@ -13,6 +13,7 @@ from llmflow.models import Model
 from llmflow.providers import ParamDroppedWarning
 from llmflow.providers._anthropic import AnthropicProvider
 from llmflow.providers._anthropic_errors import TRANSLATORS
+from llmflow.providers._openai import OpenAIProvider
 from llmflow.testing import _http_faults as faults
 from llmflow.testing._http_responses import answer, json_reply, status
 
@@ -166,6 +167,29 @@ async def test_errors(response, kind, server, model, output, make_request):
     assert "sk-ant" not in repr(
         getattr(caught.value.__cause__, "request", None) and caught.value.__cause__.request.headers
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore:Anthropic client does not support")
+@pytest.mark.parametrize("mode", ["tools", "json", "json_schema"])
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_lone_surrogate_does_not_stop_the_reask(mode, provider, server, output, make_request):
+    """Fault 35: half an emoji in an invalid answer can be sent back."""
+    model = Model(f"{provider}/x", base_url=server.base_url, api_key="sk-0123456789", mode=mode)
+    send = {"openai": OpenAIProvider, "anthropic": AnthropicProvider}[provider]().connect(model, output)
+    server.enqueue(answer("I would say \ud83d"))
+    reply = await send(make_request(model, output))
+
+    await send(make_request(model, output, turns=tuple(reply.reask("bad \udc00"))))
+
+    assert "I would say \ufffd" in str(server.requests[1].json["messages"])
+    assert "bad \ufffd" in str(server.requests[1].json["messages"])
+
+
+def test_unknown_mode_names_those_of_the_provider(output):
+    """What is advised works: Anthropic has no md_json."""
+    with pytest.raises(errors.DefinitionError, match="use 'tools', 'json_schema' or 'json'$"):
+        AnthropicProvider().connect(Model("anthropic/claude-x", mode="md_json"), output)
 
 
 def all_subclasses(cls: type[Any]) -> set[type[Any]]:

@@ -195,3 +195,17 @@ def test_hook_llmflow_provider(name):
     """The built-in providers come through the hook, and nothing else does."""
     assert hasattr(llmflow_provider(name), "connect")
     assert llmflow_provider("acme") is None
+
+
+@pytest.mark.anyio
+async def test_lone_surrogate_can_be_sent_back(send_and_model, server, output, make_request):
+    """Fault 35: half an emoji in an invalid answer does not stop the re-ask, through any client."""
+    send, model = send_and_model
+    server.enqueue(answer("I would say \ud83d"))
+    reply = await send(make_request(model, output))
+
+    await send(make_request(model, output, turns=tuple(reply.reask("bad \udc00"))))
+
+    assert "I would say \ufffd" == reply.text
+    assert b"\\ud" not in server.requests[1].body.lower()
+    assert "I would say" in str(server.requests[1].json["messages"])

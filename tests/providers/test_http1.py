@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import zlib
 
 import pytest
@@ -157,6 +158,44 @@ def test_many_tiny_chunks_are_read_in_one_go():
     assert b"x" * 150_000 == reply.content
 
 
+def test_tiny_chunks_of_one_read_are_decoded_at_once(monkeypatch):
+    """One read of asyncio's is 256 KB; one by one its 43,000 chunks held the loop for a quarter of a second."""
+    fed = []
+    feed = BodyDecoder.feed
+    monkeypatch.setattr(BodyDecoder, "feed", lambda decoder, data: fed.append(data) or feed(decoder, data))
+
+    reply = read(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 43_000 + b"0\r\n\r\n")
+
+    assert b"x" * 43_000 == reply.content
+    assert 1 == len(fed)
+
+
+def test_endless_tiny_chunks_are_refused():
+    """No answer of a model comes in a million pieces."""
+    reader = ReplyReader()
+    reader.feed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    with pytest.raises(UnreadableReply, match="too many chunks"):
+        for _ in range(100):
+            reader.feed(b"1\r\nx\r\n" * 10_000)
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=9), max_size=30),
+    st.sampled_from([b"", b";ext=1", b" "]),
+    st.lists(st.integers(0, 400), max_size=6),
+)
+def test_chunks_are_the_same_in_any_pieces(chunks, extension, cuts):
+    """However chunks and reads are cut, the body is what the chunks hold."""
+    wire = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
+    wire = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + wire + b"0\r\n\r\n"
+    edges = [0, *sorted({min(len(HEAD) + cut, len(wire) - 1) for cut in cuts}), len(wire)]
+
+    reply = read(*(wire[start:end] for start, end in itertools.pairwise(edges)))
+
+    assert b"".join(chunks) == reply.content
+    assert reply.reusable
+
+
 def test_stated_length_above_the_limit_is_refused_at_once():
     """Nothing of such a body is read."""
     with pytest.raises(ReplyTooLarge):
@@ -212,6 +251,52 @@ def test_limit_is_exact(size, limit, encoding):
     else:
         with pytest.raises(ReplyTooLarge):
             decoder.feed(packed)
+
+
+@given(st.lists(st.binary(max_size=30), min_size=1, max_size=5), st.integers(1, 40))
+def test_gzip_members_follow_each_other(members, size):
+    """RFC 1952: a gzip file is a series of members; some servers and proxies make one for each write."""
+    packed = b"".join(gzip.compress(member, mtime=0) for member in members)
+    decoder = BodyDecoder("gzip")
+
+    decoded = b"".join(decoder.feed(packed[i : i + size]) for i in range(0, len(packed), size))
+    decoder.finish()
+
+    assert b"".join(members) == decoded
+
+
+@pytest.mark.parametrize("size", [11, 100])
+def test_limit_holds_over_all_gzip_members(size):
+    """Members do not each have a limit of their own."""
+    packed = gzip.compress(b"x" * 5, mtime=0) * 2 + gzip.compress(b"x", mtime=0)
+
+    assert 11 == len(BodyDecoder("gzip", 11).feed(packed))
+    with pytest.raises(ReplyTooLarge):
+        BodyDecoder("gzip", 10).feed(packed + gzip.compress(b"x" * size))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 15, 25])
+def test_gzip_member_that_ends_early_is_unreadable(cut):
+    """Half of a second member is half an answer."""
+    decoder = BodyDecoder("gzip")
+    decoder.feed(PACKED + PACKED[:cut])
+
+    with pytest.raises(UnreadableReply, match="too early"):
+        decoder.finish()
+
+
+def test_padding_after_gzip_is_ignored():
+    """Zeros fill blocks, and what no member starts with never starts one later."""
+    decoder = BodyDecoder("gzip")
+
+    assert b"hello world" == decoder.feed(PACKED + b"\0") + decoder.feed(PACKED)
+    decoder.finish()
+
+
+def test_endless_gzip_members_are_refused():
+    """An empty member costs 20 bytes and a new decompressor."""
+    with pytest.raises(UnreadableReply, match="members"):
+        BodyDecoder("gzip").feed(gzip.compress(b"") * 10_000)
 
 
 def test_empty_body_with_an_encoding_is_empty():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import gzip
 import logging
 import resource
 import traceback
 
 import anyio
+import anyio.abc
 import pytest
 
 from llmflow import errors
@@ -117,7 +120,6 @@ async def test_right_json_with_a_wrong_label_is_accepted(server, model, output, 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_compressed_replies_are_read(encoding, server, model, output, make_request):
     """The encodings that are asked for work."""
-    import gzip
     import zlib
 
     body = b'{"choices": [{"message": {"content": "{}"}}]}'
@@ -343,3 +345,50 @@ async def test_prompt_is_not_in_the_error(server, model, output, make_request):
     server.enqueue(json_reply({"detail": detail}, status=422))
 
     assert "openai/gpt-x: 422 without a message" == str(await failure(model, output, make_request))
+
+
+@pytest.mark.anyio
+async def test_gzip_of_several_members_is_read(server, model, output, make_request):
+    """Both ways to the provider read what RFC 1952 allows."""
+    body = b'{"choices": [{"message": {"content": "{}"}}]}'
+    packed = gzip.compress(body[:20]) + gzip.compress(body[20:])
+    server.enqueue(raw_reply(packed, headers={"content-encoding": "gzip"}))
+
+    reply = await OpenAIProvider().connect(model, output)(make_request(model, output))
+
+    assert "{}" == reply.text
+
+
+@pytest.mark.anyio
+async def test_second_reply_in_one_packet_answers_nobody(output, make_request):
+    """What follows a reply is not the next one's answer, whoever reads it."""
+
+    def completion(text):
+        body = b'{"choices": [{"message": {"content": "%b"}}]}' % text
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def serve(stream):
+        nonlocal connections
+        connections += 1
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    received = b""
+                    while not received.endswith(b"}"):
+                        received += await stream.receive()
+                    await stream.send(completion(b"asked") + completion(b"not asked"))
+
+    connections = 0
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        model = Model("openai/gpt-x", base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-some-key")
+        provider = OpenAIProvider()
+        send = provider.connect(model, output)
+
+        texts = [(await send(make_request(model, output))).text for _ in range(3)]
+        await provider.aclose()
+        group.cancel_scope.cancel()
+
+    assert ["asked"] * 3 == texts
+    assert 3 == connections
