@@ -47,21 +47,23 @@ class _Gather(Operation[tuple[Any, ...]]):
         waiting: deque[tuple[int, Any]] = deque(enumerate(self._taken))
 
         async def run() -> None:
-            if not waiting:  # a failure came first
-                return
             index, call = waiting.popleft()
             if not index:  # the first starts the others
                 for _ in self._taken[1:]:
                     group.start()
             values[index] = await call
 
-        group = open_group(run, waiting.clear)
+        group = open_group(run, _nothing)
         try:
             if waiting:
                 await group.run()
         finally:
             discard(self._taken)  # those that were cancelled before they began
         return tuple(values)
+
+
+def _nothing() -> None:  # all calls begin, as those of asyncio.gather
+    pass
 
 
 @overload
