@@ -41,6 +41,9 @@ from sybil.parsers.markdown.lexers import DirectiveInHTMLCommentLexer, RawFenced
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The development environment has llmflow-redact installed, which would stand in every plan; its own tests ask for it.
+os.environ.setdefault("LLMFLOW_DISABLE_PLUGINS", "llmflow-redact")
+
 ROOT = Path(__file__).parent
 FLAGS = doctest.ELLIPSIS
 KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")

@@ -204,6 +204,8 @@ class BoundStep:
             checked = self.output.validate_value(value)
         except InvalidOutput as error:
             annotate(error, call.step, call.run_id, ())
+            if value is None:
+                error.add_note("A body returns prompt(...); is a `return` missing?")
             raise
         result: Result[Any] = Result(
             value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name

@@ -8,10 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
 from llmflow.errors import DefinitionError
 from llmflow.schema import resolve_hints
 
-__all__ = ["Signature", "check_name", "origin", "read_signature"]
+__all__ = ["Signature", "check_name", "misfit", "origin", "read_signature"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,21 @@ def check_name(name: object, function: object, *, kind: str) -> str:
         msg = f"@{kind}(name={name!r}): expected a text"
         raise DefinitionError(msg)
     return name
+
+
+def misfit(value: object, hint: Any) -> str | None:
+    """Say why `value` is none of what a type hint describes; None when it is, or when that cannot be told."""
+    if hint is None:
+        return None
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint)
+    except PydanticUserError:
+        return None  # a type pydantic knows nothing of
+    try:
+        adapter.validate_python(value)
+    except ValidationError as exc:
+        return exc.errors(include_url=False, include_input=False)[0]["msg"]
+    return None
 
 
 def origin(function: Callable[..., Any]) -> str:

@@ -18,7 +18,7 @@ from llmflow.policy import Policy
 from llmflow.prompts import Prompt, Template, names_used_by, prompt, render
 from llmflow.schema import OutputSchema, local_namespace
 from llmflow.step._bound import BoundStep
-from llmflow.step._signature import read_signature
+from llmflow.step._signature import check_name, misfit, read_signature
 from llmflow.step._unit import Unit
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Step(Unit[P, T]):
         params: Params | None = None,
         version: str | None = None,
     ) -> None:
-        name = name or str(getattr(function, "__name__", type(function).__name__))
+        name = check_name(name, function, kind="step")
         signature = read_signature(function, kind="step", name=name)
         super().__init__(function, signature, name=name, policies=policies)
         self.model = None if model is None else as_model(model)
@@ -74,6 +74,7 @@ class Step(Unit[P, T]):
         self.is_async = inspect.iscoroutinefunction(self.body)
         self._template = self._read_template(function)
         self._system = Template(system, step=name, where="system text") if system is not None else None
+        self._check_body()
         self._check_templates()
         self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
         self._shots: tuple[Message, ...] | None = None if self._examples else ()
@@ -91,12 +92,22 @@ class Step(Unit[P, T]):
         in_system = self._system.names if self._system is not None else frozenset[str]()
         used = names_used_by(self.function) | in_system
         if self._template is not None:
+            if self._is_self("self") and "self." in self._template.source:
+                msg = f"step {self.name!r}: a template cannot use `self`, which Jinja takes for the template itself; write prompt(f'...') in the body"
+                raise DefinitionError(msg)
             self._template.check(parameters, used=used, stacklevel=_CALLER)
         if self._system is not None:
             self._system.check(parameters, used=parameters)
 
+    def _check_body(self) -> None:
+        """Refuse a body that cannot ask: it calls nothing, so it returns its prompt as the answer."""
+        code = self.function.__code__
+        if self.body is self.function and not code.co_names and not code.co_freevars and self.signature.names:
+            msg = f"step {self.name!r}: its body does not call prompt(...), so nothing would be asked; write `return prompt(...)`"
+            raise DefinitionError(msg)
+
     def _is_self(self, name: str) -> bool:
-        return name == "self" and name == self.signature.names[0]
+        return name == "self" and self.signature.names[:1] == ("self",)
 
     # -- prompts -------------------------------------------------------------------------------------------------------
 
@@ -123,6 +134,10 @@ class Step(Unit[P, T]):
         except TypeError as exc:
             msg = f"{where}: its input does not fit the parameters: {exc}"
             raise DefinitionError(msg) from exc
+        for name, value in inputs.items():
+            if (problem := misfit(value, self.signature.hints.get(name))) is not None:
+                msg = f"{where}: its input {name!r} does not fit the parameter's type: {problem}"
+                raise DefinitionError(msg)
         return inputs, text
 
     def _example_inputs(self, given: object) -> dict[str, object]:
@@ -315,6 +330,20 @@ def _check_checks(checks: Sequence[Check], name: str) -> tuple[Check, ...]:
     return tuple(checks)
 
 
+def _takes_two(check: Check) -> bool:
+    try:
+        inspect.signature(check).bind(None, {})
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions have no signature
+        return True
+    return True
+
+
+def _name_of_check(check: Check) -> str:
+    return getattr(check, "__name__", type(check).__name__)
+
+
 class StepDecorator(Protocol):
     """What `step(...)` with arguments returns."""
 
@@ -389,6 +418,10 @@ def step(  # noqa: D417  # `**options` are the named ones of the overloads
         model, args = args[0], args[1:]
     if (stray := next((one for one in args if isinstance(one, str | Model)), None)) is not None:
         msg = f"@step is given the model {stray!r} behind policies; the model comes first, further ones go into Fallback(...)"
+        raise DefinitionError(msg)
+
+    if callable(checks):
+        msg = f"@step(checks={checks!r}): expected a list of functions, `checks=[...]`"
         raise DefinitionError(msg)
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
