@@ -11,9 +11,10 @@ import enum
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, is_typeddict
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
 from llmflow.graph._fields import fields_of, fixed_items, hints_of
 from llmflow.graph._fits import fits
@@ -91,7 +92,10 @@ def _unlisted_field(kind: Any, owner: Any, fields: Mapping[str, Any] | None, nam
     if fields is None and is_a(owner, object) and owner.__module__ != "builtins" and _may_have_more(owner):
         return hints_of(owner).get(name, Any)
     if is_a(owner, BaseModel) and owner.model_config.get("extra") == "allow":
-        return Any
+        msg = (
+            f"{name!r} is no declared field of {display(kind)} and whether it is there is only known when the flow runs"
+        )
+        raise Unfit(msg)
     raise Unfit(_unknown(kind, name, tuple(fields or ()), "field"))
 
 

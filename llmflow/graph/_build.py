@@ -53,12 +53,13 @@ class Blueprint:
         around = tracer.get()
         parent = around if isinstance(around, Trace) else None
         self._check_cycle(parent)
-        check_source(self.function, self.name, self.signature.names, self.origin)
+        ending = check_source(self.function, self.name, self.signature.names, self.origin)
         module = self.function.__module__
         trace = Trace(self, module=module, driver=drive.__code__, parent=parent)
         hints = {name: self.signature.hints.get(name, Any) for name in self.signature.names}
         arguments = {name: trace.parameter(name, hint) for name, hint in hints.items()}
         value = drive(self.function, arguments, trace, module)
+        trace.ending = ending
         graph = trace.graph(value, hints, self.signature.returns)
         self._warn_unused(graph)
         return graph

@@ -10,22 +10,36 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Sequence
-from types import CodeType
+from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from llmflow.errors import DefinitionError
 from llmflow.graph._calls import Calls
 from llmflow.graph._source import FunctionNode, Source, find_source
-from llmflow.graph._taint import PLAIN, Env, Level, Taint, element, holder, join, own_nodes, pairs, parameter_names
+from llmflow.graph._taint import (
+    PLAIN,
+    Env,
+    Level,
+    Taint,
+    element,
+    holder,
+    join,
+    own_nodes,
+    pairs,
+    parameter_names,
+    root_of,
+)
+from llmflow.step import Unit
 
-__all__ = ["check_source"]
+__all__ = ["Closure", "check_source"]
 
 _EAGER = "or use @flow(eager=True)"
 _WAYS_OUT = f"decide it in a @task, with when() or switch(), {_EAGER}"
 
 
-def check_source(function: Callable[..., Any], flow: str, parameters: Sequence[str], origin: str) -> None:
-    """Raise for what would go wrong unnoticed if the function were traced.
+def check_source(function: Callable[..., Any], flow: str, parameters: Sequence[str], origin: str) -> str:
+    """Raise for what would go wrong unnoticed if the function were traced; return where its result comes from.
 
     Raises:
         DefinitionError: Naming the line, and also when the source cannot be read.
@@ -37,15 +51,31 @@ def check_source(function: Callable[..., Any], flow: str, parameters: Sequence[s
             f"a flow is checked before it is traced, so put it into a file, {_EAGER}"
         )
         raise DefinitionError(msg)
-    given = {name: Taint(Level.VALUE, f"parameter {name!r}") for name in parameters}
+    names = parameter_names(source.node.args)
+    given = {name: Taint(Level.VALUE, f"parameter {name!r}") for name in (*parameters, *names)}
+    for extra in (source.node.args.vararg, source.node.args.kwarg):  # the body is wrapped by a decorator
+        if extra is not None:
+            given[extra.arg] = Taint(Level.HOLDER, f"parameter {extra.arg!r}", container=True)
     Checker(flow, source, Memory(), ()).function(source.node, Env(given))
+    returns = [one for one in own_nodes(source.node) if isinstance(one, ast.Return)]
+    return source.location(returns[0] if len(returns) == 1 else source.node)
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """A lambda or a function defined in a body, with what it sees."""
+
+    node: FunctionNode | ast.Lambda
+    checker: Checker
+    env: Env
 
 
 class Memory:
     """What is known about the functions that were looked at, so that each is looked at once for each use."""
 
     def __init__(self) -> None:
-        self.returns: dict[tuple[CodeType, tuple[Level, ...]], Taint] = {}
+        self.returns: dict[tuple[object, ...], tuple[Taint, dict[str, Taint]]] = {}
+        self.running: set[int] = set()
 
 
 class Checker:
@@ -57,7 +87,7 @@ class Checker:
         self.memory = memory
         self.callers = callers
         self.returned: list[Taint] = []
-        self._calls = Calls(self)
+        self.calls = Calls(self)
 
     def function(self, node: FunctionNode, env: Env) -> Taint:
         """Check a body and return what it returns."""
@@ -89,14 +119,18 @@ class Checker:
             case ast.AnnAssign(target, _, ast.expr() as value):
                 self._assign(target, value, env)
             case ast.AugAssign(target, _, value):
-                self._bind(target, join((self.value(value, env), self._current(target, env))), env)
+                added, now = self.value(value, env), self._current(target, env)
+                if now.container and isinstance(target, ast.Name):  # += of a list changes it for all who have it
+                    env.add(target.id, added)
+                else:
+                    self._bind(target, join((added, now)), env)
             case ast.Return(ast.expr() as value):
                 self.returned.append(self.value(value, env))
             case ast.If(test, body, orelse):
                 self.value(test, env)
                 self._either(env, body, orelse)
             case ast.For(target, iterable, body, orelse):
-                self._loop(target, self.value(iterable, env), body, env)
+                self._loop(target, self.value(iterable, env), body, env, iterable)
                 self.block(orelse, env)
             case ast.While(test, body, orelse):
                 self.value(test, env)
@@ -115,7 +149,10 @@ class Checker:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 env.functions[node.name] = node
                 self.function(node, self._inside(node, env))
-            case ast.ClassDef() | ast.Import() | ast.ImportFrom():
+            case ast.Import() | ast.ImportFrom():
+                for name, found in self.source.imported(node).items():
+                    env.variables[name] = Taint(targets=(found,))
+            case ast.ClassDef() | ast.Global() | ast.Nonlocal():
                 pass
             case _:
                 for child in ast.iter_child_nodes(node):
@@ -131,12 +168,21 @@ class Checker:
         merged.merge(*forks[1:])
         env.variables, env.functions = merged.variables, merged.functions
 
-    def _loop(self, target: ast.expr | None, iterable: Taint, body: Sequence[ast.stmt], env: Env) -> None:
+    def _loop(
+        self,
+        target: ast.expr | None,
+        iterable: Taint,
+        body: Sequence[ast.stmt],
+        env: Env,
+        over: ast.expr | None = None,
+    ) -> None:
         """Check a body that runs any number of times; what it leaves behind, it may find the next time."""
         for _ in Level:  # a variable can become less known no more often than there are levels
             fork = env.fork()
             if target is not None:
                 self._bind(target, element(iterable), fork)
+                if over is not None:
+                    self._alias(target, over, fork)
             self.block(body, fork)
             env.merge(fork)
 
@@ -189,16 +235,51 @@ class Checker:
         written = pairs(target, value)
         if written is None:
             self._bind(target, self.value(value, env), env)
+            self._alias(target, value, env)
             return
         taints = [self.value(one, env) for _, one in written]
         for (one, _), taint in zip(written, taints, strict=True):
             self._bind(one, taint, env)
+        for one, part in written:
+            self._alias(one, part, env)
+
+    def _alias(self, target: ast.expr, value: ast.expr, env: Env) -> None:
+        """Note that what the target is now may be part of what the variables in the value are."""
+        others = [name for name in self._shared(value) if name in env.variables]
+        if root := root_of(target):
+            env.alias(root, others)
+        elif isinstance(target, ast.Tuple | ast.List):
+            for one in target.elts:
+                self._alias(one, value, env)
+
+    def _shared(self, value: ast.expr) -> list[str]:
+        """Return the variables whose objects an expression may give; what llmflow and the built-ins give is new."""
+        if isinstance(value, ast.Name):
+            return [value.id]
+        if isinstance(value, ast.Await | ast.Constant | ast.JoinedStr | ast.Compare | ast.Lambda):
+            return []
+        if isinstance(value, ast.Call) and not isinstance(value.func, ast.Attribute):
+            found = self.source.resolve(value.func)
+            if str(getattr(found, "__module__", None)).partition(".")[0] in ("builtins", "llmflow", "itertools"):
+                return []
+        if isinstance(value, ast.Subscript):
+            return self._shared(value.value)
+        return [
+            name for child in ast.iter_child_nodes(value) if isinstance(child, ast.expr) for name in self._shared(child)
+        ]
 
     def _bind(self, target: ast.expr, taint: Taint, env: Env) -> None:
         match target:
             case ast.Name(name):
+                if taint and name in self.source.global_names:
+                    raise self.fail(
+                        target,
+                        f"`{name}` is a global variable, and the flow runs many times; return the value, {_EAGER}",
+                    )
                 env.variables[name] = taint
                 env.functions.pop(name, None)
+                for other in env.aliases.pop(name, ()):
+                    env.aliases.get(other, set()).discard(name)
             case ast.Tuple(targets) | ast.List(targets):
                 for one in targets:
                     self._bind(one, element(taint), env)
@@ -206,8 +287,11 @@ class Checker:
                 self._bind(inner, holder((taint,)), env)
             case ast.Subscript(base) | ast.Attribute(base):
                 self.value(base, env)
-                if taint and isinstance(base, ast.Name):
-                    env.add(base.id, taint)
+                root = root_of(base)
+                if root is not None:
+                    env.add(root, taint)
+                elif taint:
+                    raise self.hidden(target, "an assignment to what is no local variable", base, taint)
             case _:
                 pass
 
@@ -227,17 +311,18 @@ class Checker:
         """Check an expression and return what it gives."""
         match node:
             case ast.Name(name):
-                return env.variables.get(name, PLAIN)
+                return self._named(node, name, env)
             case ast.Attribute(base):
-                return element(self.value(base, env))
+                inside = element(self.value(base, env))
+                return Taint(inside.level, inside.origin, targets=self._resolved(node))
             case ast.Subscript(base, index):
                 inside = self.value(base, env)
                 self.value(index, env)
                 return inside if isinstance(index, ast.Slice) else element(inside)
             case ast.Await(inner):
-                return self._calls.awaited(inner, env)
+                return self.calls.awaited(inner, env)
             case ast.Call():
-                return self._calls.called(node, env)
+                return self.calls.called(node, env)
             case ast.Compare(left, operators, rights):
                 self._compare(node, [left, *rights], operators, env)
                 return PLAIN
@@ -247,6 +332,7 @@ class Checker:
             case ast.NamedExpr(target, inner):
                 taint = self.value(inner, env)
                 self._bind(target, taint, env)
+                self._alias(target, inner, env)
                 return taint
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 return self._comprehension(node, env)
@@ -254,15 +340,36 @@ class Checker:
                 lambda_env = env.fork()
                 lambda_env.variables.update((name, PLAIN) for name in parameter_names(arguments))
                 self.value(result, lambda_env)
-                return PLAIN
+                return Taint(targets=(Closure(node, self, env),))
             case _:
                 return self._compound(node, env)
+
+    def _named(self, node: ast.expr, name: str, env: Env) -> Taint:
+        if name in env.functions:
+            return Taint(targets=(Closure(env.functions[name], self, env),))
+        if name in env.variables:
+            return env.variables[name]
+        return Taint(targets=self._resolved(node))
+
+    def _resolved(self, node: ast.expr) -> tuple[Any, ...]:
+        """Return the function or unit that a name stands for, or those in a dict or list of the module."""
+        found = self.source.resolve(node)
+        if type(found) is dict:
+            inside: list[Any] = list(found.values())
+        else:
+            inside = list(found) if type(found) in (list, tuple) else [found]
+        return tuple(inside) if inside and all(isinstance(one, Unit | FunctionType) for one in inside) else ()
 
     def _compound(self, node: ast.expr, env: Env) -> Taint:
         """Check an expression that is made of others and nothing else."""
         taints = [self.value(child, env) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
         match node:
-            case ast.List() | ast.Tuple() | ast.Set() | ast.Dict():
+            case ast.Dict(keys, values):
+                for key in keys:
+                    if key is not None:
+                        self.value(key, env)
+                return holder([self.value(one, env) for one in values])
+            case ast.List() | ast.Tuple() | ast.Set():
                 return holder(taints)
             case ast.BoolOp() | ast.BinOp() | ast.Starred():
                 return join(taints)

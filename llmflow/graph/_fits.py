@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
 from llmflow.graph._fields import fields_of, required_fields
-from llmflow.graph._types import is_open, members, strip
+from llmflow.graph._types import Literals, is_open, members, strip
 
 __all__ = ["fits"]
 
@@ -29,7 +31,11 @@ def _fits_any(source: Any, targets: tuple[Any, ...]) -> bool:
         return all(_value_fits(value, targets) for value in get_args(source))
     if source is bool and _value_fits(True, targets) and _value_fits(False, targets):  # bool is Literal[True, False]
         return True
-    return any(_fits_one(source, target) for target in targets)
+    if any(_fits_one(source, target) for target in targets):
+        return True
+    if isinstance(source, enum.EnumMeta) and len(source):  # an enum is the Literal of its members
+        return all(_value_fits(value, targets) for value in source)
+    return False
 
 
 def _value_fits(value: object, targets: tuple[Any, ...]) -> bool:
@@ -42,9 +48,11 @@ def _value_fits(value: object, targets: tuple[Any, ...]) -> bool:
     return False
 
 
-def _fits_one(source: Any, target: Any) -> bool:
+def _fits_one(source: Any, target: Any) -> bool:  # noqa: PLR0911  # one for each kind of type
     if source == target or is_open(target):
         return True
+    if isinstance(source, Literals):
+        return _literal_fits(source, target)
     if get_origin(target) is Literal:
         return False
     one: Any = get_origin(source) or source
@@ -54,15 +62,33 @@ def _fits_one(source: Any, target: Any) -> bool:
     if not isinstance(one, type) or not isinstance(other, type) or getattr(other, "_is_protocol", False):
         return True
     if not _is_subclass(one, other):
-        return one in _NUMBERS.get(other, ()) or _same_generic_model(one, other)
+        return any(_is_subclass(one, number) for number in _NUMBERS.get(other, ())) or _same_generic_model(one, other)
     return _arguments_fit(source, target, one, other)
+
+
+def _literal_fits(source: Literals, target: Any) -> bool:
+    """Whether a dict that is written out is what is wanted; a TypedDict takes no keys but its own."""
+    owner = get_origin(target) or target
+    if not is_typeddict(owner):
+        return _fits_one(source.plain, target)
+    wanted = fields_of(target) or {}
+    return (
+        all(name in wanted for name in source.items)
+        and all(name in source.items for name in required_fields(owner))
+        and all(fits(kind, wanted[name]) for name, kind in {**source.items, **source.constants}.items())
+    )
 
 
 def _typed_dict_fits(source: Any, target: Any, one: Any, other: Any) -> bool:
     if not is_typeddict(one):
         return False
     if not is_typeddict(other):
-        return isinstance(other, type) and (other is dict or issubclass(other, Mapping) or issubclass(dict, other))
+        return isinstance(other, type) and (
+            getattr(other, "_is_protocol", False)
+            or other is dict
+            or _is_subclass(other, Mapping)
+            or _is_subclass(dict, other)
+        )
     given, wanted = fields_of(source) or {}, fields_of(target) or {}
     return all(name in given for name in required_fields(other)) and all(
         fits(given[name], hint) for name, hint in wanted.items() if name in given
@@ -81,6 +107,8 @@ def _same_generic_model(one: type[Any], other: type[Any]) -> bool:
     if not (issubclass(one, BaseModel) and issubclass(other, BaseModel)):
         return False
     given, wanted = one.__pydantic_generic_metadata__, other.__pydantic_generic_metadata__
+    if one is wanted["origin"]:
+        return True  # its arguments are not said
     if given["origin"] is None or given["origin"] is not wanted["origin"]:
         return False
     return all(fits(a, b) for a, b in zip(given["args"], wanted["args"], strict=False))

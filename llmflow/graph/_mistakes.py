@@ -26,19 +26,21 @@ class Mistakes:
         flow: Name of the flow.
         error: The first DefinitionError that was raised, also when the body swallowed it.
         dropped: The first error for a call that nobody awaited.
+        ending: Where the body returned, once it has.
     """
 
     def __init__(self, flow: str, module: str, driver: CodeType) -> None:
         self.flow = flow
         self.error: DefinitionError | None = None
         self.dropped: DefinitionError | None = None
+        self.ending: str | None = None
         self._module = module
         self._driver = driver
 
     @property
     def location(self) -> str:
         """The author's line that is running."""
-        return current_location(self._module, self._driver)
+        return self.ending or current_location(self._module, self._driver)
 
     def fail(self, message: str, *, location: str | None = None) -> DefinitionError:
         """Return the error for a mistake, and remember the first one."""
@@ -90,8 +92,8 @@ class Mistakes:
         )
 
     def drop(self, call: Any, /) -> None:
-        """Take note of a call that nobody awaited."""
-        if self.error is None and self.dropped is None:
+        """Take note of a call that nobody awaited; a call of a flow that is built already may be told about late."""
+        if self.ending is None and self.error is None and self.dropped is None:
             name = call.unit.name if isinstance(call, MapCall) else call.name
             msg = f"{self.location}: flow {self.flow!r}: {name!r} was called but never awaited, so it would not run; write `await` before it"
             self.dropped = DefinitionError(msg)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import importlib
 import inspect
 import linecache
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any, Final, TypeAlias
 
 from llmflow.graph._location import at
+from llmflow.step import Unit
 
 __all__ = ["UNKNOWN", "FunctionNode", "Source", "find_source"]
 
@@ -44,6 +47,28 @@ class Source:
     def location(self, node: Any) -> str:
         """Return `file:line` of a piece of it."""
         return at(self.filename, node.lineno)
+
+    @property
+    def global_names(self) -> set[str]:
+        """The names that it declares to be the module's."""
+        return {name for one in ast.walk(self.node) if isinstance(one, ast.Global) for name in one.names}
+
+    def imported(self, node: ast.Import | ast.ImportFrom) -> dict[str, Any]:
+        """Return what an import in the body makes known; it runs with the body anyway."""
+        found: dict[str, Any] = {}
+        try:
+            for one in node.names:
+                if isinstance(node, ast.Import):
+                    whole = importlib.import_module(one.name)
+                    name = one.asname or one.name.partition(".")[0]
+                    found[name] = whole if one.asname else sys.modules[name]
+                else:
+                    package = self.names.get("__package__")
+                    module = importlib.import_module("." * node.level + (node.module or ""), package)
+                    found[one.asname or one.name] = getattr(module, one.name, UNKNOWN)
+        except Exception:  # noqa: BLE001  # whatever a module raises, it raises again when the body runs
+            return {}
+        return found
 
     def resolve(self, node: ast.expr) -> Any:
         """Return the object that an expression of names and dots stands for, UNKNOWN when that is not certain."""
@@ -77,6 +102,11 @@ def _attribute(owner: Any, name: str) -> Any:
         return UNKNOWN
     if isinstance(owner, ModuleType | type):
         return getattr(owner, name, UNKNOWN)
+    own: Any = inspect.getattr_static(owner, name, UNKNOWN)
+    if isinstance(own, staticmethod):
+        return own.__func__
+    if isinstance(own, Unit):
+        return own
     found: Any = inspect.getattr_static(owner.__class__, name, UNKNOWN)
     return functools.partial(found, owner) if isinstance(found, FunctionType) else UNKNOWN
 

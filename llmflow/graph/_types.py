@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import inspect
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import (
     Any,
     ClassVar,
@@ -17,14 +18,46 @@ from typing import (
     Union,
     get_args,
     get_origin,
-    is_typeddict,
 )
 
 from pydantic import BaseModel
+from typing_extensions import is_typeddict
 
 from llmflow.schema._annotations import display, unwrap
 
-__all__ = ["NONE", "cases", "display", "is_a", "is_open", "items_of", "members", "owner_of", "strip", "union_of"]
+__all__ = [
+    "NONE",
+    "Literals",
+    "cases",
+    "display",
+    "is_a",
+    "is_open",
+    "items_of",
+    "members",
+    "owner_of",
+    "strip",
+    "union_of",
+]
+
+
+@dataclass(frozen=True)
+class Literals:
+    """The type of a dict that is written out: what each of its keys has."""
+
+    items: Mapping[str, Any]
+    constants: Mapping[str, Any]
+
+    @property
+    def plain(self) -> Any:
+        """The type it is when no TypedDict is wanted."""
+        return dict[str, union_of(list(self.items.values()))] if self.items else dict[str, Any]  # type: ignore[misc]
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.items))
+
+    def __str__(self) -> str:
+        return display(self.plain)
+
 
 NONE = type(None)
 _MARKERS = (ClassVar, Final, Required, NotRequired)
@@ -50,6 +83,8 @@ def union_of(annotations: Sequence[Any]) -> Any:
     """Return the union of several types, without repetition."""
     found: list[Any] = []
     for one in annotations:
+        if isinstance(one, Literals) and len(annotations) > 1:
+            one = one.plain  # noqa: PLW2901  # a union has no place for it
         found.extend(member for member in members(one) if member not in found)
     return found[0] if len(found) == 1 else Union[tuple(found)]  # noqa: UP007  # made at run time
 
@@ -73,7 +108,8 @@ def is_a(owner: Any, *kinds: type[Any]) -> bool:
 def items_of(annotation: Any) -> Any:
     """Return the type of what iterating gives, None for what is no collection."""
     found: list[Any] = []
-    for kind in members(annotation):
+    for member in members(annotation):
+        kind = member.plain if isinstance(member, Literals) else member
         owner, arguments = owner_of(kind), get_args(kind)
         if is_open(kind) or not isinstance(owner, type):
             return Any
