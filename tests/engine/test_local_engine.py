@@ -19,7 +19,7 @@ from anyio.lowlevel import checkpoint
 from llmflow.context import Frame, Scope, frame
 from llmflow.engine import LocalEngine
 from llmflow.errors import DeadlineExceeded, DefinitionError, StepError
-from llmflow.graph import DEFAULT, Constant, Input, Ref, Structure, flow, task
+from llmflow.graph import DEFAULT, Constant, Input, Ref, Structure, flow, switch, task
 from llmflow.graph._groups import open_group
 from llmflow.policies import Deadline
 from llmflow.runtime import Runtime
@@ -283,6 +283,24 @@ async def test_switch_without_a_fitting_branch(runtime: Runtime) -> None:
     graph = flow.graph(flow.add(flow.node("switch", "switch", condition=Input("value"), branches=branches)))
     with pytest.raises(DefinitionError, match=r"'b'.*none of 'a'"):
         await run_graph(graph, runtime, value="b")
+
+
+@pytest.mark.parametrize("value", ["b", 3, None])
+async def test_switch_over_an_open_type_says_the_same_traced_and_eager(value: object) -> None:
+    """The type says nothing, so that only the run can tell that no branch fits."""
+
+    async def body(given: Any) -> Any:
+        return await switch(await same(given), {"a": increment(0)})
+
+    eager: Any = flow(eager=True)(body)
+    traced: Any = flow(body)
+    with pytest.raises(DefinitionError) as expected:
+        await eager(value)
+    with pytest.raises(DefinitionError) as caught:
+        await traced(value)
+
+    assert str(expected.value) == str(caught.value)
+    assert f"switch on {value!r}, which is none of 'a'" in str(caught.value)
 
 
 async def test_or_else_takes_the_other_branch(runtime: Runtime) -> None:
