@@ -107,7 +107,7 @@ def _shared_in(value: Any) -> Iterator[object]:
 
 
 def _items(value: Any) -> Iterator[Any]:
-    return iter(cast("dict[Any, Any]", value).values() if type(value) is dict else value)
+    return iter(value.values() if value.__class__ is dict else value)
 
 
 def _can_be_copied(value: object) -> bool:
