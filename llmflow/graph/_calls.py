@@ -129,6 +129,9 @@ class Calls:
                 return awaited or (Taint(targets=base.targets) if node.func.attr in _CONFIGURES else PLAIN)
             if type(self._checker.source.resolve(node.func.value)) in _GLOBAL_CONTAINERS:
                 base = Taint(base.level, base.origin, container=True, targets=base.targets)
+            if awaited is not None and any(isinstance(one, Unit) for given in arguments.all for one in given.targets):
+                steps = Taint(Level.VALUE, "a step, whose value")
+                self._refuse_unknown(node, arguments, steps)  # it may have a `try` around it
             found = self._method(node, base, arguments, env)
             return awaited or found
         callee = self._checker.value(node.func, env)

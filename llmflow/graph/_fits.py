@@ -34,7 +34,7 @@ def _fits_any(source: Any, targets: tuple[Any, ...]) -> bool:
     if any(_fits_one(source, target) for target in targets):
         return True
     if isinstance(source, enum.EnumMeta) and len(source):  # an enum is the Literal of its members
-        return all(_value_fits(value, targets) for value in source)
+        return all(_value_fits(value, targets) for value in tuple[Any, ...](source))
     return False
 
 

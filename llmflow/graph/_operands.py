@@ -77,7 +77,7 @@ def _is_unknown(value: object) -> bool:
 
 def _constant(value: object) -> Any:
     if value is None or type(value) in (str, int, bool):
-        return Literal[value]  # type: ignore[valid-type]  # a type made at run time
+        return Literal[value]
     return float if type(value) is float else Any
 
 

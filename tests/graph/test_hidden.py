@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +68,7 @@ HIDDEN = {
     "object": "c = K()\nc.v = await opt(x)\ny = c.empty()",
     "try-in-method": "h = K()\ny = await h.safe(up, x)",
     "try-in-table": "y = await {'s': safe}['s'](x)",
+    "try-in-method-with-constant": "h = K()\ny = await h.safe(up, 'c')",
     "dict-values": "y = await take({'a': await up(x)}.values())",
     "dict-items": "y = await take({'a': await up(x)}.items())",
     "deque": "y = await take(collections.deque([await up(x)]))",
@@ -98,6 +100,16 @@ def test_a_wrapped_body_is_checked_with_what_the_wrapper_is_given(load: Callable
     module = load(write("y = x is None", "@flow\n@wrapped"))
 
     with pytest.raises(DefinitionError, match="`is`"):
+        module.subject.graph()
+
+
+def test_a_result_that_does_not_fit_names_the_line_that_returns_it(load: Callable[[str], ModuleType]) -> None:
+    """And not the line that happened to build the flow."""
+    source = f"{HEAD}\n@flow\nasync def subject(x: str) -> int:\n    return await up(x)\n"
+    module = load(source)
+    line = len(Path(str(module.__file__)).read_text().splitlines())
+
+    with pytest.raises(DefinitionError, match=rf"program_\d+\.py:{line}: flow 'subject': the flow returns int"):
         module.subject.graph()
 
 
