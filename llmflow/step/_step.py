@@ -327,6 +327,9 @@ def _check_checks(checks: Sequence[Check], name: str) -> tuple[Check, ...]:
                 f"step {name!r}: check {check!r} is not a plain function (value, inputs) -> None that raises ValueError"
             )
             raise DefinitionError(msg)
+        if not _takes_two(check):
+            msg = f"step {name!r}: check {_name_of_check(check)!r} does not take two arguments; a check is called with (value, inputs)"
+            raise DefinitionError(msg)
     return tuple(checks)
 
 

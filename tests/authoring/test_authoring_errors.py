@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -452,7 +453,7 @@ def test_wrong_parameters_are_refused(params: Any, problem: str) -> None:
     [
         (["x"], "step 'question': example 1 is 'x', expected a tuple (input, output)"),
         ([("x", "y"), ("x", 3)], "step 'question': the output of example 2 does not fit str"),
-        ([(("x", "y"), "z"), ({"text": "x"}, 3)], "step 'question': the output of example 2 does not fit str"),
+        ([("x", "z"), ({"text": "x"}, 3)], "step 'question': the output of example 2 does not fit str"),
     ],
     ids=["no pair", "output", "output behind a dict"],
 )
@@ -606,3 +607,44 @@ async def test_a_step_without_any_model_is_one_clear_error() -> None:
     assert all(
         way in message for way in ("@step('provider/name')", "Runtime(default_model=...)", "LLMFLOW_DEFAULT_MODEL")
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"examples": [(5, "out")]}, "example 1: its input 'text' does not fit the parameter's type"),
+        ({"checks": [lambda value: None]}, "does not take two arguments"),
+        ({"checks": print}, "expected a list of functions"),
+        ({"name": 3}, "expected a text"),
+        ({"params": {"temperature": "hot"}}, "temperature is 'hot', expected a number from 0"),
+        ({"params": {"temperature": float("nan")}}, "expected a number from 0"),
+    ],
+    ids=["example", "arity", "no list", "name", "word for a number", "nan"],
+)
+def test_options_that_would_fail_at_the_first_call_are_refused(options, says):
+    """Decoration is early enough to say so."""
+    with pytest.raises(DefinitionError, match=re.escape(says)):
+
+        @step(**options)
+        def question(text: str) -> str:
+            return prompt(text)
+
+
+def test_a_body_that_cannot_ask_is_refused():
+    """It would return its prompt as the answer."""
+    with pytest.raises(DefinitionError, match=r"does not call prompt"):
+
+        @step
+        def question(text: str) -> str:
+            return f"Answer {text}"
+
+
+def test_a_template_that_uses_self_is_refused():
+    """Jinja takes the word for the template itself."""
+    with pytest.raises(DefinitionError, match="a template cannot use `self`"):
+
+        class Asker:
+            @step
+            def question(self, text: str) -> str:
+                """{{ self.tone }} {{ text }}"""
+                return prompt()
