@@ -51,19 +51,20 @@ class Layout:
         if isinstance(operand, Input):
             return _follow(itemgetter(self.nodes + self.inputs.index(operand.name)), operand.path)
         if isinstance(operand, Constant):
-            return self._constant(operand.value)
+            return self._constant(operand)
         return _structure(operand.kind, [self.getter(item) for item in operand.items], operand.keys)
 
     def getters(self, operands: Mapping[str, Operand]) -> tuple[tuple[str, Getter], ...]:
         """Return what reads the arguments of a call, by name."""
         return tuple((name, self.getter(operand)) for name, operand in operands.items())
 
-    def _constant(self, value: object) -> Getter:
+    def _constant(self, constant: Constant) -> Getter:
+        value = constant.value
         place = next((place for place, known, _ in self._copied if known is value), None)
         if place is None:
             place = self.nodes + len(self.inputs) + len(self.constants)
             self.constants.append(value)
-            if (copier := copier_of(value)) is not None:
+            if not constant.shared and (copier := copier_of(value)) is not None:
                 self._copied.append((place, value, copier))
         return itemgetter(place)
 

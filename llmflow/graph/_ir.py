@@ -30,9 +30,15 @@ DEFAULT = _Default.DEFAULT
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A value known while the flow was traced."""
+    """A value known while the flow was traced.
+
+    Attributes:
+        shared: Whether it was there before the body ran, such as a client at module level: every run uses that very
+            object. What the body itself made is made anew for each run.
+    """
 
     value: object
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

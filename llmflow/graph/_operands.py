@@ -38,7 +38,7 @@ def to_operand(value: object, trace: Trace, what: str) -> Operand:
     if type(value) in _CONTAINERS and _holds_placeholder(value):
         return _structure(cast("Any", value), trace, what)
     _check_constant(value, trace, what)
-    return Constant(value)
+    return Constant(value, shared=id(value) in trace.outer)
 
 
 def _structure(value: list[object] | tuple[object, ...] | dict[object, object], trace: Trace, what: str) -> Structure:

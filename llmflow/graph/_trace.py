@@ -14,6 +14,7 @@ from llmflow.graph._fits import fits
 from llmflow.graph._ir import Constant, Graph, Input, Node, Operand, Ref
 from llmflow.graph._mistakes import Mistakes
 from llmflow.graph._operands import nodes_in, to_operand, type_of, values_in
+from llmflow.graph._outer import outer_objects
 from llmflow.graph._placeholder import Placeholder, State, is_placeholder, state_of
 from llmflow.graph._splice import Splice
 from llmflow.graph._types import display, is_open, items_of
@@ -66,6 +67,7 @@ class Trace(Mistakes):
     def __init__(self, blueprint: Blueprint, *, module: str, driver: CodeType, parent: Trace | None) -> None:
         super().__init__(blueprint.name, module, driver)
         self.blueprint = blueprint
+        self.outer = outer_objects(blueprint.function)
         self.scope = Scope(blueprint.name, blueprint.policies, None)
         self.parent = parent
         self._nodes: list[Node] = []

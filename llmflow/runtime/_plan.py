@@ -230,18 +230,24 @@ def _shown(policy: object) -> str:
     if not is_dataclass(policy):
         return kind
     values = {one.name: (getattr(policy, one.name), one.default) for one in fields(policy)}
-    said = [f"{name}={_value(value)}" for name, (value, default) in values.items() if value != default]
+    said = [_option(name, value) for name, (value, default) in values.items() if value != default]
     if not said:  # its first option, which says most, as in `Retry(attempts=3)`
         said = [f"{name}={_value(value)}" for name, (value, _) in list(values.items())[:1]]
     return f"{kind}({', '.join(said)})"
+
+
+def _option(name: str, value: object) -> str:
+    if (
+        isinstance(value, tuple) and value and all(isinstance(one, Model) for one in value)
+    ):  # as in Fallback("a/b", "c/d")
+        return ", ".join(map(_value, value))
+    return f"{name}={_value(value)}"
 
 
 def _value(value: object) -> str:
     """Return an option as it would be written; a model by its name, as what else it holds is nobody's business."""
     if isinstance(value, Model):
         return repr(value.name)
-    if isinstance(value, tuple):
-        return f"({', '.join(_value(one) for one in value)})"
     return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
