@@ -181,7 +181,10 @@ def page(path: Path, document: Document, patch: pytest.MonkeyPatch) -> Iterator[
     module = ModuleType(f"docs_{path.stem.replace('-', '_')}")
     document.namespace = module.__dict__
     patch.setitem(sys.modules, module.__name__, module)
-    for name in [*KEYS, *(one for one in os.environ if one.startswith("LLMFLOW_"))]:
+    for name in [
+        *KEYS,
+        *(one for one in os.environ if one.startswith("LLMFLOW_") and one != "LLMFLOW_DISABLE_PLUGINS"),
+    ]:
         patch.delenv(name, raising=False)
     patch.setattr(socket.socket, "connect", _connect_here)
     _close(runtimes.forget_made())

@@ -38,7 +38,7 @@ class Constant:
     """
 
     value: object
-    shared: bool = False
+    shared: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

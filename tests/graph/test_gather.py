@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 @task
-async def same(value: int) -> int:
+async def unchanged(value: int) -> int:
     return value
 
 
@@ -49,7 +49,7 @@ async def fail(value: int) -> int:
 
 
 async def _cancelled_inside(value: int) -> list[int]:
-    return [*await gather(same(value), await_cancelled(value), same(value))]
+    return [*await gather(unchanged(value), await_cancelled(value), unchanged(value))]
 
 
 @pytest.mark.parametrize("body", [flow(_cancelled_inside), flow(eager=True)(_cancelled_inside), _cancelled_inside])
@@ -89,7 +89,7 @@ async def test_failure_gives_up_calls_that_did_not_begin() -> None:
     """And nobody is told that they were forgotten."""
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await gather(fail(1), fail(2), same(3))
+        await gather(fail(1), fail(2), unchanged(3))
 
     assert scope.cancelled_caught
 
