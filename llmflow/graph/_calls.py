@@ -50,8 +50,12 @@ _METHODS = {
     "index",
     "count",
     "copy",
+    "clear",
+    "remove",
+    "discard",
+    "union",
+    "reverse",
 }
-_METHODS |= {"clear", "remove", "discard", "union", "reverse"}
 _HARMLESS = (
     *_BLIND,
     *_KNOWN_RESULT,

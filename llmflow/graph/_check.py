@@ -12,7 +12,7 @@ import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 from llmflow.errors import DefinitionError
 from llmflow.graph._calls import Calls
@@ -353,11 +353,11 @@ class Checker:
 
     def _resolved(self, node: ast.expr) -> tuple[Any, ...]:
         """Return the function or unit that a name stands for, or those in a dict or list of the module."""
-        found = self.source.resolve(node)
+        found: Any = self.source.resolve(node)
         if type(found) is dict:
             inside: list[Any] = list(found.values())
         else:
-            inside = list(found) if type(found) in (list, tuple) else [found]
+            inside = list(cast("list[Any]", found)) if type(found) in (list, tuple) else [found]
         return tuple(inside) if inside and all(isinstance(one, Unit | FunctionType) for one in inside) else ()
 
     def _compound(self, node: ast.expr, env: Env) -> Taint:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType, ModuleType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from llmflow.graph._location import at
 from llmflow.step import Unit
@@ -106,7 +106,7 @@ def _attribute(owner: Any, name: str) -> Any:
     if isinstance(own, staticmethod):
         return own.__func__
     if isinstance(own, Unit):
-        return own
+        return cast("Unit[..., Any]", own)
     found: Any = inspect.getattr_static(owner.__class__, name, UNKNOWN)
     return functools.partial(found, owner) if isinstance(found, FunctionType) else UNKNOWN
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.context import runtimes
 from llmflow.errors import DefinitionError
@@ -236,12 +236,12 @@ def _shown(policy: object) -> str:
     return f"{kind}({', '.join(said)})"
 
 
-def _option(name: str, value: object) -> str:
-    if (
-        isinstance(value, tuple) and value and all(isinstance(one, Model) for one in value)
-    ):  # as in Fallback("a/b", "c/d")
-        return ", ".join(map(_value, value))
-    return f"{name}={_value(value)}"
+def _option(name: str, value: Any) -> str:
+    several = cast("tuple[object, ...]", value) if isinstance(value, tuple) else ()
+    models = [one for one in several if isinstance(one, Model)]
+    if models:  # as in Fallback("a/b", "c/d")
+        return ", ".join(map(_value, models))
+    return f"{name}={_value(cast(object, value))}"
 
 
 def _value(value: object) -> str:
