@@ -270,7 +270,7 @@ async def _numbered(items: Iterable[Any] | AsyncIterable[Any], name: str) -> Asy
 
 def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first: Any = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first  # type: ignore[no-any-return]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def raise_first(first: BaseException, later: list[BaseException]) -> None:
