@@ -355,7 +355,8 @@ class Checker:
         """Return the function or unit that a name stands for, or those in a dict or list of the module."""
         found: Any = self.source.resolve(node)
         if type(found) is dict:
-            inside = list(cast("dict[Any, Any]", found).values())
+            table: dict[Any, Any] = found
+            inside = list(table.values())
         else:
             inside = list(cast("list[Any]", found)) if type(found) in (list, tuple) else [found]
         return tuple(inside) if inside and all(isinstance(one, Unit | FunctionType) for one in inside) else ()

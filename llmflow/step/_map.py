@@ -269,8 +269,11 @@ async def _numbered(items: Iterable[Any] | AsyncIterable[Any], name: str) -> Asy
 
 
 def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: Any = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
+    first = group.exceptions[0]
+    if not isinstance(first, BaseExceptionGroup):
+        return first
+    inner: BaseExceptionGroup[BaseException] = first
+    return _first_leaf(inner)
 
 
 def raise_first(first: BaseException, later: list[BaseException]) -> None:
