@@ -355,7 +355,7 @@ class Checker:
         """Return the function or unit that a name stands for, or those in a dict or list of the module."""
         found: Any = self.source.resolve(node)
         if type(found) is dict:
-            table: dict[Any, Any] = found
+            table: dict[Any, Any] = found  # pyright: ignore[reportUnknownVariableType]  # whatever the module holds
             inside = list(table.values())
         else:
             inside = list(cast("list[Any]", found)) if type(found) in (list, tuple) else [found]

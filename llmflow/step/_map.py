@@ -272,7 +272,7 @@ def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     first = group.exceptions[0]
     if not isinstance(first, BaseExceptionGroup):
         return first
-    inner: BaseExceptionGroup[BaseException] = first
+    inner: BaseExceptionGroup[BaseException] = first  # pyright: ignore[reportUnknownVariableType]  # narrowed to no argument
     return _first_leaf(inner)
 
 
