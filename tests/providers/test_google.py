@@ -32,8 +32,16 @@ def failed(code: int, status: str, **error: Any):
     )
 
 
+@pytest.fixture
+async def google(anyio_backend):
+    """A provider whose connections are closed on the loop they belong to, which lives on after the test."""
+    provider = GoogleProvider()
+    yield provider
+    await provider.aclose()
+
+
 @pytest.mark.anyio
-async def test_typed_answer(server, model, output, make_request):
+async def test_typed_answer(server, model, output, make_request, google):
     """The schema goes out in the API's own JSON mode."""
     server.enqueue(answer(TICKET, usage=(12, 7)))
     request = make_request(
@@ -45,7 +53,7 @@ async def test_typed_answer(server, model, output, make_request):
         params={"max_tokens": 9, "stop": "END"},
     )
 
-    reply = await GoogleProvider().connect(model, output)(request)
+    reply = await google.connect(model, output)(request)
 
     (received,) = server.requests
     body = received.json
@@ -76,23 +84,23 @@ async def test_typed_answer(server, model, output, make_request):
         ("/v1/gateway", "/v1/gateway/v1(?:beta)?/"),
     ],
 )
-async def test_version_in_the_address_is_taken_as_it_is(ending, path, server, output, make_request):
+async def test_version_in_the_address_is_taken_as_it_is(ending, path, server, output, make_request, google):
     """The SDK adds a version of its own only where the address has none."""
     model = Model("google/gemini-x", base_url=f"http://127.0.0.1:{server.port}{ending}", api_key="AIza0123456789abc")
     server.enqueue(answer(TICKET))
 
-    await GoogleProvider().connect(model, output)(make_request(model, output))
+    await google.connect(model, output)(make_request(model, output))
 
     assert re.fullmatch(f"{path}models/gemini-x:generateContent", server.requests[0].path)
 
 
 @pytest.mark.anyio
-async def test_text_step_with_a_file(server, model, text_output, make_request):
+async def test_text_step_with_a_file(server, model, text_output, make_request, google):
     """A step that returns str sends no schema; files are parts before the text."""
     server.enqueue(answer("All good."))
     request = make_request(model, text_output, Message("user", "Look", (File(media_type="image/png", data=b"png"),)))
 
-    reply = await GoogleProvider().connect(model, text_output)(request)
+    reply = await google.connect(model, text_output)(request)
 
     image, text = server.requests[0].json["contents"][0]["parts"]
     assert "All good." == reply.text
@@ -102,32 +110,32 @@ async def test_text_step_with_a_file(server, model, text_output, make_request):
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("sent", "expected"), [("length", "length"), ("content_filter", "content_filter")])
-async def test_finish_reasons(sent, expected, server, model, output, make_request):
+async def test_finish_reasons(sent, expected, server, model, output, make_request, google):
     """A cut or withheld answer is told from a complete one."""
     server.enqueue(answer("{", finish_reason=sent))
 
-    reply = await GoogleProvider().connect(model, output)(make_request(model, output))
+    reply = await google.connect(model, output)(make_request(model, output))
 
     assert ("{", expected) == (reply.text, reply.finish_reason)
 
 
 @pytest.mark.anyio
-async def test_blocked_prompt(server, model, output, make_request):
+async def test_blocked_prompt(server, model, output, make_request, google):
     """A prompt that Google refuses to answer is filtered content, without text."""
     server.enqueue(json_reply({"promptFeedback": {"blockReason": "SAFETY"}}))
 
-    reply = await GoogleProvider().connect(model, output)(make_request(model, output))
+    reply = await google.connect(model, output)(make_request(model, output))
 
     assert (None, "content_filter") == (reply.text, reply.finish_reason)
 
 
 @pytest.mark.anyio
-async def test_reasoning_is_part_of_the_output(server, model, output, make_request):
+async def test_reasoning_is_part_of_the_output(server, model, output, make_request, google):
     """llmflow's output includes reasoning; Gemini counts it apart."""
     usage = {"promptTokenCount": 10, "candidatesTokenCount": 8, "thoughtsTokenCount": 5, "cachedContentTokenCount": 4}
     server.enqueue(answer(TICKET, usage=usage))
 
-    reply = await GoogleProvider().connect(model, output)(make_request(model, output))
+    reply = await google.connect(model, output)(make_request(model, output))
 
     assert Usage(input_tokens=10, output_tokens=13, cached_tokens=4, reasoning_tokens=5) == reply.usage
 
@@ -165,12 +173,12 @@ BAD_KEY = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_K
         (faults.redirect("http://elsewhere.invalid/"), errors.ProviderUnavailable),
     ],
 )
-async def test_errors(response, kind, server, model, output, make_request):
+async def test_errors(response, kind, server, model, output, make_request, google):
     """Each failure is the class that says what helps, after exactly one request."""
     server.enqueue(response)
 
     with pytest.raises(errors.StepError) as caught:
-        await GoogleProvider().connect(model, output)(make_request(model, output))
+        await google.connect(model, output)(make_request(model, output))
 
     assert kind is type(caught.value)
     assert 1 == len(server.requests)
@@ -178,23 +186,23 @@ async def test_errors(response, kind, server, model, output, make_request):
 
 
 @pytest.mark.anyio
-async def test_delay_in_the_body_is_on_the_error(server, model, output, make_request):
+async def test_delay_in_the_body_is_on_the_error(server, model, output, make_request, google):
     """Google says how long to wait in the body."""
     server.enqueue(failed(429, "RESOURCE_EXHAUSTED", details=[DELAY]))
 
     with pytest.raises(errors.RateLimited) as caught:
-        await GoogleProvider().connect(model, output)(make_request(model, output))
+        await google.connect(model, output)(make_request(model, output))
 
     assert 34.0 == caught.value.retry_after
 
 
 @pytest.mark.anyio
-async def test_missing_key_names_the_variable(output, make_request):
+async def test_missing_key_names_the_variable(output, make_request, google):
     """Without a key there is no request."""
     model = Model("google/gemini-x")
 
     with pytest.raises(errors.AuthenticationFailed, match="set GEMINI_API_KEY"):
-        await GoogleProvider().connect(model, output)(make_request(model, output))
+        await google.connect(model, output)(make_request(model, output))
 
 
 def test_every_error_of_the_sdk_is_mapped():
