@@ -20,6 +20,9 @@ __all__ = ["PerLoop"]
 
 T = TypeVar("T")
 
+_open: set[object] = set()
+"""Whoever holds something on a loop that runs: dropped with its owner, the generators would be collected unclosed."""
+
 
 class PerLoop(Generic[T]):
     """Makes a value on first use in each event loop and closes it with the loop, or earlier by `aclose`."""
@@ -46,6 +49,7 @@ class PerLoop(Generic[T]):
         value = self._make()
         keeper = self._keep(key, value)
         self._held[key] = (value, keeper)
+        _open.add(self)
         with contextlib.suppress(StopIteration):
             keeper.__anext__().send(None)  # runs to its yield without waiting; the loop now knows the generator
         return value
@@ -55,6 +59,8 @@ class PerLoop(Generic[T]):
             yield
         finally:
             self._held.pop(key, None)
+            if not self._held:
+                _open.discard(self)
             await self._close(value)
 
     def _forget_dead(self) -> None:
