@@ -47,7 +47,7 @@ def check_source(function: Callable[..., Any], flow: str, parameters: Sequence[s
     source = find_source(function)
     if source is None:
         msg = (
-            f"flow {flow!r} ({origin}): its source cannot be read, as in a REPL, in exec() or when the file changed after the import; "
+            f"flow {flow!r} ({origin}): its source cannot be read, as in a REPL, with exec, or when the file changed after the import; "
             f"a flow is checked before it is traced, so put it into a file, {_EAGER}"
         )
         raise DefinitionError(msg)
