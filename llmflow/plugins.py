@@ -93,7 +93,7 @@ class Registry:
             distribution, version = _distribution(entry)
             info = PluginInfo(entry.name, distribution, version)
             if disabled(entry.name) or disabled(distribution):
-                self._disabled.append(_with(info, status="disabled"))
+                self._disabled.append(replace(info, status="disabled"))
                 continue
             self._check_name(info)
             self._load(entry, info)
@@ -103,7 +103,7 @@ class Registry:
         try:
             self._register(entry.load(), info)
         except Exception as exc:  # noqa: BLE001  # importing somebody else's module may raise anything
-            self.plugins[entry.name] = _with(info, status="broken", error=_one_line(exc))
+            self.plugins[entry.name] = replace(info, status="broken", error=_one_line(exc))
 
     def _hand_over(self, plugin: object) -> None:
         if isinstance(plugin, str):
@@ -142,7 +142,7 @@ class Registry:
             self._manager.unregister(plugin)
             raise
         hooks = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
-        self.plugins[info.name] = _with(info, hooks=hooks)
+        self.plugins[info.name] = replace(info, hooks=hooks)
 
     @property
     def all(self) -> tuple[PluginInfo, ...]:
@@ -274,10 +274,6 @@ def _disabled() -> Callable[[str], bool]:
 
 def _distribution(entry: EntryPoint) -> tuple[str, str]:
     return (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
-
-
-def _with(info: PluginInfo, **changes: Any) -> PluginInfo:
-    return replace(info, **changes)
 
 
 def _one_line(exc: BaseException) -> str:

@@ -4,7 +4,7 @@ from llmflow.policy._bands import Band
 from llmflow.policy._fold import fold
 from llmflow.policy._options import Duration, check_count, check_seconds, seconds
 from llmflow.policy._policy import CallLayer, Off, Options, Policy, RequestLayer, Site
-from llmflow.policy._resolve import Declared, check_policies, resolve
+from llmflow.policy._resolve import Declared, check_policies, kind_of, resolve
 
 __all__ = [
     "Band",
@@ -20,6 +20,7 @@ __all__ = [
     "check_policies",
     "check_seconds",
     "fold",
+    "kind_of",
     "resolve",
     "seconds",
 ]

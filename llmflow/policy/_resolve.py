@@ -10,7 +10,12 @@ from llmflow.errors import DefinitionError
 from llmflow.policy._bands import Band
 from llmflow.policy._policy import Off, Policy
 
-__all__ = ["Declared", "check_policies", "resolve"]
+__all__ = ["Declared", "check_policies", "kind_of", "resolve"]
+
+
+def kind_of(policy: object) -> type[Any]:
+    """Return the class of a policy, also when it is switched off."""
+    return policy.policy if isinstance(policy, Off) else type(policy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from llmflow.context import Frame, Run, frame, leave, runtimes, tracer
 from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.models import Model, Params, as_model
-from llmflow.policy import check_policies
+from llmflow.policy import check_policies, kind_of
 from llmflow.step._call import Call
 from llmflow.step._map import MapCall
 from llmflow.step._signature import Signature, origin
@@ -294,8 +294,8 @@ class Unit(Generic[P, T]):
         A policy given here takes the place of the one of its kind that was declared before.
         """
         made = self._copy()
-        kinds = {_kind(policy) for policy in policies}
-        kept = tuple(one for one in self.policies if _kind(one) not in kinds)
+        kinds = {kind_of(policy) for policy in policies}
+        kept = tuple(one for one in self.policies if kind_of(one) not in kinds)
         made.policies = check_policies((*kept, *policies), f"{self.kind} {self.name!r}")
         made.run_id = run_id if run_id is not None else self.run_id
         made._adjust(None if model is None else as_model(model), params, version)  # noqa: SLF001  # a copy of our own class
@@ -319,12 +319,6 @@ class Unit(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
-
-
-def _kind(policy: object) -> type[Any]:
-    from llmflow.policy import Off  # only needed here at run time
-
-    return policy.policy if isinstance(policy, Off) else type(policy)
 
 
 async def _watched(runtime: Any, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
