@@ -266,7 +266,7 @@ def _without_placeholders(call: MapCall[Any, Any, Any], fixed: Mapping[str, Oper
     """Return a map whose items and unknown fixed arguments are left out; they are given when it runs."""
     made = copy.copy(call)
     made.items = ()
-    if any(not isinstance(operand, Constant) for operand in fixed.values()):
+    if any(not isinstance(one, Constant) or one.value is not call.unit.fixed[name] for name, one in fixed.items()):
         made.unit = copy.copy(call.unit)
         made.unit.fixed = {name: one.value for name, one in fixed.items() if isinstance(one, Constant)}
     return made

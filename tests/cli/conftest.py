@@ -125,7 +125,9 @@ def llmflow(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     def run(*arguments: str) -> Ran:
         capsys.readouterr()
         code = main(list(arguments))
-        return Ran(code, *capsys.readouterr())
+        ran = Ran(code, *capsys.readouterr())
+        print(ran)  # what pytest shows of a test that fails
+        return ran
 
     return run
 

@@ -191,3 +191,24 @@ IMMUTABLE: tuple[object, ...] = (
 def test_what_never_changes_costs_nothing(value: object) -> None:
     """No copy is made of it."""
     assert copier_of(value) is None
+
+
+@task
+def scale_by(n: int, factor: int) -> int:
+    return n * factor
+
+
+@flow
+async def give_back(n: int, factor: int) -> tuple[int, int]:
+    return n, factor
+
+
+@flow
+async def scale_all(n: int) -> list[int]:
+    _, factor = await give_back(n, 3)
+    return await scale_by.partial(factor=factor).map([n, 2])
+
+
+async def test_a_constant_that_came_through_an_inner_flow_can_be_fixed_for_a_map() -> None:
+    """The placeholder of a value that is known already is replaced by the value."""
+    assert [15, 6] == await scale_all(5)
