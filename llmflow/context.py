@@ -8,15 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from llmflow.errors import DefinitionError
-    from llmflow.messages import Result, Usage
+    from llmflow.messages import Result
     from llmflow.policy import Off, Policy
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "runtimes",
     "tracer",
 ]
+
+S = TypeVar("S")
 
 _counter = itertools.count(1)
 _prefix = os.urandom(5).hex()
@@ -63,14 +65,23 @@ class Run:
         calls: Results of the steps inside, kept only when somebody asked for a `Result` of the whole.
     """
 
-    __slots__ = ("_lock", "calls", "id", "target", "usage")
+    __slots__ = ("_lock", "_shared", "calls", "id", "target")
 
     def __init__(self, target: str, *, run_id: str | None = None, collect: bool = False) -> None:
         self.id = run_id or new_id()
         self.target = target
         self.calls: list[Result[Any]] | None = [] if collect else None
-        self.usage: Usage | None = None
+        self._shared: dict[Hashable, Any] | None = None
         self._lock = threading.Lock()
+
+    def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
+        """Return the one object of this run under `key`, made by `make` at the first call; it goes with the run."""
+        with self._lock:
+            if self._shared is None:
+                self._shared = {}
+            if key not in self._shared:
+                self._shared[key] = make()
+            return self._shared[key]  # type: ignore[no-any-return]
 
     def add(self, result: Result[Any]) -> None:
         """Take note of a finished call."""

@@ -115,6 +115,8 @@ class StepError(LLMFlowError):
     reaskable: bool = False
     falls_back: bool = False
     trips_breaker: bool = False
+    sent: bool = True
+    """False when it is certain that no request reached the provider, so that nothing can have been billed."""
 
     def __init__(self, message: str, *, status: int | None = None, retryable: bool | None = None) -> None:
         super().__init__(message)
@@ -257,18 +259,37 @@ class Rejected(StepError):
     """llmflow itself refused to send the request; nothing was spent."""
 
     falls_back = True
+    sent = False
 
 
 class BudgetExceeded(Rejected):
-    """A budget cannot pay for the request."""
+    """A budget cannot pay for the request.
+
+    Attributes:
+        budget: Name of the budget, None before a budget said it.
+        unit: What it counts: `usd`, `tokens` or `calls`.
+        asked: The worst case of the request, in that unit.
+        left: What the budget has left, in that unit.
+    """
+
+    budget: str | None = None
+    unit: str | None = None
+    asked: Decimal | None = None
+    left: Decimal | None = None
 
 
 class CircuitOpen(Rejected):
     """The provider failed too often and is being left alone for a while."""
 
+    retry_after: float | None = None
+    """Seconds until it is tried again, None when a trial is under way."""
+
 
 class RateLimitTimeout(Rejected, TimeoutError):
     """The request's turn in a rate limit would come after its deadline."""
+
+    retry_after: float | None = None
+    """Seconds until its turn would have come, None when it can never come."""
 
 
 class QueueFull(Rejected):

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from decimal import Decimal
+    from typing import Literal
 
     from llmflow.messages import Usage
 
 __all__ = [
     "AttemptFinished",
     "AttemptStarted",
+    "BreakerChanged",
+    "BudgetRefused",
+    "CacheHit",
     "CallFinished",
     "CallStarted",
     "FallbackTaken",
@@ -72,6 +76,9 @@ class CallFinished:
     prompt_version: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
+    saved_usd: Decimal | None = None
+    waited_s: float = 0.0
+    throttled: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +106,11 @@ class AttemptFinished:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     status: int | None = None
+    hedge: bool = False
+    first_token_s: float | None = None
+    prompt_version: str | None = None
+    tenant: str | None = None
+    tags: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,3 +136,48 @@ class FallbackTaken:
     from_model: str
     to_model: str
     error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheHit:
+    """A call was answered without a request of its own.
+
+    `kind` is `hit` for an answer that was kept, `stale` for one past its ttl but within `stale`, and `coalesced` for
+    one that another call was just asking for. `saved_usd` is what the answer had cost, None when unknown.
+    """
+
+    run_id: str
+    call_id: str
+    step: str
+    model: str
+    kind: Literal["hit", "stale", "coalesced"]
+    saved_usd: Decimal | None = None
+    prompt_version: str | None = None
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerChanged:
+    """A circuit breaker went from one state to another; `name` is the model whose connection it guards."""
+
+    name: str
+    old: Literal["closed", "open", "half_open"]
+    new: Literal["closed", "open", "half_open"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetRefused:
+    """A request was not sent because a budget cannot pay for it.
+
+    `asked` is the request's worst case and `left` what the budget has, in `unit`: `usd`, `tokens` or `calls`.
+    """
+
+    run_id: str
+    call_id: str
+    step: str
+    model: str
+    budget: str
+    key: str | None
+    unit: Literal["usd", "tokens", "calls"]
+    asked: Decimal
+    left: Decimal

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmflow import events
     from llmflow.models import Model
     from llmflow.policy import Policy
-    from llmflow.ports import Provider
+    from llmflow.ports import CacheStore, Provider
     from llmflow.prices import Price
 
 __all__ = ["hookimpl"]
@@ -46,6 +46,11 @@ def llmflow_provider(name: str) -> Provider | None:
 @hookspec(firstresult=True)
 def llmflow_price(model: Model) -> Price | None:
     """Return what this model costs in dollars per million tokens, or None when you do not know."""
+
+
+@hookspec(firstresult=True)
+def llmflow_store(url: str) -> CacheStore | None:
+    """Return the store that this address (`scheme://...`) names, or None when its scheme is not yours."""
 
 
 # -- notify: told what happened, once for each event; a failing listener is logged and never breaks a call -------------
@@ -89,3 +94,18 @@ def llmflow_retry_scheduled(event: events.RetryScheduled) -> None:
 @hookspec
 def llmflow_fallback_taken(event: events.FallbackTaken) -> None:
     """A model failed for good and the next one is asked."""
+
+
+@hookspec
+def llmflow_cache_hit(event: events.CacheHit) -> None:
+    """A call was answered from a cache, or by another call that asked the same."""
+
+
+@hookspec
+def llmflow_breaker_changed(event: events.BreakerChanged) -> None:
+    """A circuit breaker opened, half opened or closed."""
+
+
+@hookspec
+def llmflow_budget_refused(event: events.BudgetRefused) -> None:
+    """A request was not sent because a budget cannot pay for it."""

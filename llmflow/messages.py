@@ -5,7 +5,7 @@ All of them are frozen; a policy that wants to change one uses `dataclasses.repl
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ from llmflow.records import quick
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from llmflow.context import Run
     from llmflow.errors import StepError
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Usage",
 ]
 
+S = TypeVar("S")
 T_co = TypeVar("T_co", covariant=True)
 
 FinishReason: TypeAlias = Literal["stop", "length", "refusal", "content_filter"]
@@ -70,13 +72,15 @@ class Message:
 class Usage:
     """Tokens as the provider counted them; None where it did not say.
 
-    `input_tokens` includes `cached_tokens`, and `output_tokens` includes `reasoning_tokens`.
+    `input_tokens` includes `cached_tokens` (read from the provider's prompt cache) and `cache_write_tokens` (written to
+    it), and `output_tokens` includes `reasoning_tokens`.
     """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -84,6 +88,7 @@ class Usage:
             output_tokens=_sum(self.output_tokens, other.output_tokens),
             cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
             reasoning_tokens=_sum(self.reasoning_tokens, other.reasoning_tokens),
+            cache_write_tokens=_sum(self.cache_write_tokens, other.cache_write_tokens),
         )
 
     @property
@@ -146,18 +151,57 @@ class CallScope:
         attempts: One record for each physical request, in the order they ended.
         started: How many physical requests have been started.
         reasks: How many of the asks were repeats for an invalid answer.
+        run: The run itself, whose `shared(key, make)` holds what policies keep for it.
+        prompt_version: Version of the prompt that is asked.
+        waited_s: Seconds that its requests waited in limits, budgets and queues.
+        throttled: How many retries were not made because too many of the connection's requests were retries.
     """
 
-    __slots__ = ("attempts", "call_id", "node", "reasks", "run_id", "started", "step")
+    __slots__ = (
+        "_shared",
+        "attempts",
+        "call_id",
+        "node",
+        "prompt_version",
+        "reasks",
+        "run",
+        "run_id",
+        "started",
+        "step",
+        "throttled",
+        "waited_s",
+    )
 
-    def __init__(self, *, step: str, run_id: str, call_id: str, node: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        step: str,
+        run_id: str,
+        call_id: str,
+        node: str | None = None,
+        run: Run | None = None,
+        prompt_version: str | None = None,
+    ) -> None:
         self.step = step
         self.run_id = run_id
         self.call_id = call_id
         self.node = node
+        self.run = run
+        self.prompt_version = prompt_version
         self.attempts: list[Attempt] = []
         self.started = 0
         self.reasks = 0
+        self.waited_s = 0.0
+        self.throttled = 0
+        self._shared: dict[Hashable, Any] | None = None
+
+    def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
+        """Return the one object of this call under `key`, made by `make` at the first use; it goes with the call."""
+        if self._shared is None:
+            self._shared = {}
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +253,8 @@ class Request:
     attempt: int = 1
     """Which try of this ask it is, counted from 1."""
     sink: Sink | None = None
+    hedge: bool = False
+    """Whether it is a second request beside a slow one: limits admit it without waiting, or refuse it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +271,8 @@ class Reply:
     model: str | None = None
     """The exact model that answered, as the provider names it."""
     request_id: str | None = None
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    """Headers of the reply, names in lower case; None where there was no HTTP."""
     reask: Callable[[str], Sequence[object]] | None = field(default=None, repr=False)
     """Builds the turns that repeat the ask with a problem named, in the provider's own form. Without it, plain
     messages are used."""
@@ -241,6 +289,8 @@ class Answer:
     model: Model
     repaired: bool = False
     cached: bool = False
+    saved_usd: Decimal | None = None
+    """What the answer had cost when it was asked for, where it comes from a cache or another call; None when unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +306,10 @@ class Attempt:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     status: int | None = None
+    hedge: bool = False
+    """Whether it was a second request beside a slow one."""
+    first_token_s: float | None = None
+    """Seconds until the first piece of a streamed answer, None for what was not streamed."""
     error: StepError | None = field(default=None, repr=False)
 
 
@@ -269,7 +323,8 @@ class Result(Generic[T_co]):
         cost_usd: Dollars of every attempt together, None when unknown.
         attempts: Every physical request, failed ones included.
         latency_s: Wall-clock seconds of the call.
-        cached: Whether the value came from a cache.
+        cached: Whether the value came from a cache, or from another call that asked the same at the same time.
+        saved_usd: Dollars that a cached value had cost when it was asked for, None when unknown or not cached.
         repaired: Whether the answer was mended locally or asked for again.
         model: The model that gave the value, None for a flow or task.
         prompt_version: Version of the prompt that was used, None for a flow or task.
@@ -288,6 +343,7 @@ class Result(Generic[T_co]):
     prompt_version: str | None = None
     run_id: str = ""
     step: str = ""
+    saved_usd: Decimal | None = None
     calls: tuple[Result[Any], ...] = ()
 
 

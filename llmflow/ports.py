@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from llmflow.messages import OutputFormat, Reply, Request
     from llmflow.models import Model
 
-__all__ = ["Clock", "Provider", "Send"]
+__all__ = ["CacheStore", "Clock", "Provider", "Send"]
 
 Send: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
 """Sends one request and returns the reply, or raises a `ProviderError`. It never retries and never sleeps."""
@@ -44,4 +44,20 @@ class Provider(Protocol):
 
     async def aclose(self) -> None:
         """Close what is open on the running event loop."""
+        ...
+
+
+class CacheStore(Protocol):
+    """Where accepted answers are kept. None of its methods raises: what cannot be read is a miss, and said once."""
+
+    async def get(self, key: str, /) -> bytes | None:
+        """Return what was kept under `key`, None when there is nothing or it cannot be read."""
+        ...
+
+    async def put(self, key: str, entry: bytes, /, *, seconds: float) -> None:
+        """Keep `entry` under `key` for at most so many seconds; the entry is JSON, encoded as UTF-8."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write what is waiting to be written, and close what is open."""
         ...

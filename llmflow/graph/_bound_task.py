@@ -118,6 +118,7 @@ class FoldedTask:
             policies=tuple(one.policy for one in self.layers),
             declared=layer.source,
             runtime=self._runtime,
+            params={},
         )
 
     def _asker(self, send: Send) -> Callable[[Ask], Awaitable[Answer]]:
@@ -186,7 +187,7 @@ class FoldedTask:
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
         """Run the body under the policies."""
         started, run_id = self._clock.monotonic(), around.run.id
-        call = CallScope(step=self._name, run_id=run_id, call_id=new_id())
+        call = CallScope(step=self._name, run_id=run_id, call_id=new_id(), run=around.run)
         ask = Ask(messages=(), model=self._model, output=_NO_OUTPUT, inputs=inputs, deadline=around.deadline, call=call)
         try:
             answer = await self._chain(ask)

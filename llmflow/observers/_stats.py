@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 
 from llmflow.events import AttemptFinished, CallFinished, FallbackTaken, RetryScheduled
 from llmflow.hookspecs import hookimpl
+from llmflow.policy import State
 
 __all__ = ["Latency", "ModelStats", "Stats", "StatsObserver", "StepStats"]
 
@@ -86,11 +87,13 @@ class Stats:
 
     Attributes:
         abandoned_threads: Bodies of tasks past their time that still run in a thread, as Python cannot stop them.
+        states: What policies hold at the moment: breakers, limits, budgets, caches.
     """
 
     steps: Mapping[str, StepStats]
     models: Mapping[str, ModelStats]
     abandoned_threads: int = 0
+    states: tuple[State, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain dicts, with decimals as text, fit for JSON."""
@@ -101,6 +104,8 @@ class Stats:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, tuple):
+        return [_plain(one) for one in cast("tuple[object, ...]", value)]
     return str(value) if isinstance(value, Decimal) else value
 
 

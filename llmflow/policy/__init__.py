@@ -3,7 +3,7 @@
 from llmflow.policy._bands import Band
 from llmflow.policy._fold import fold
 from llmflow.policy._options import Duration, check_count, check_seconds, seconds
-from llmflow.policy._policy import CallLayer, Off, Options, Policy, RequestLayer, Site
+from llmflow.policy._policy import CallLayer, Off, Options, Policy, RequestLayer, Site, State
 from llmflow.policy._resolve import Declared, check_policies, kind_of, resolve
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Policy",
     "RequestLayer",
     "Site",
+    "State",
     "check_count",
     "check_policies",
     "check_seconds",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from random import Random
 
     from llmflow.messages import Answer, Ask, Reply, Request
-    from llmflow.models import Model
+    from llmflow.models import Model, Params
     from llmflow.policy._bands import Band
     from llmflow.ports import Clock
+    from llmflow.prices import Price
 
-__all__ = ["CallLayer", "Off", "Options", "Policy", "RequestLayer", "Site"]
+__all__ = ["CallLayer", "Off", "Options", "Policy", "RequestLayer", "Site", "State"]
 
 S = TypeVar("S")
 
@@ -68,6 +69,32 @@ class Site(Protocol):
         ...
 
     @property
+    def params(self) -> Params:
+        """The sampling parameters that every request to this model carries."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """What this model costs, None when nobody knows."""
+        ...
+
+    def identity(self) -> str:
+        """Return what tells this model's connection from others in a cache, also in another process.
+
+        It is made of the address and the account, or a hash of the key; looked up at the first request, as a key may
+        come into the environment after the step was bound.
+        """
+        ...
+
+    def parse(self, text: str, ask: Ask, /) -> tuple[Any, bool]:
+        """Validate a text as an answer to `ask`, checks included; return the value and whether it had to be mended.
+
+        Raises:
+            InvalidOutput: When it does not fit.
+        """
+        ...
+
+    @property
     def declared(self) -> str:
         """Where the policy was declared: `step:triage`, `flow:support`, `runtime`, `plugin:llmflow-redact`, `default`."""
         ...
@@ -98,9 +125,25 @@ class Site(Protocol):
     def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
         """Return the one object of this runtime under `key`, made by `make` at the first call.
 
-        State that several steps share, such as a limiter's window, lives here and never in a policy's options.
+        State that several steps share, such as a limiter's window, lives here and never in a policy's options. An
+        object with a method `state() -> State | None` is listed in `runtime.stats().states`.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a policy holds at the moment, as `runtime.stats()` shows it.
+
+    Attributes:
+        kind: `budget`, `rate_limit`, `breaker`, `bulkhead`, `retries`, `cache`, or a plugin's own word.
+        name: Which one: the policy's name, or the model whose connection it guards.
+        values: Numbers and texts by name, such as `{"state": "open", "failures": 10}`.
+    """
+
+    kind: str
+    name: str
+    values: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

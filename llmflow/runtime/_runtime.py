@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from llmflow.models import Model, Params, as_model
 from llmflow.observers import LogObserver, Stats, StatsObserver
 from llmflow.plugins import PluginInfo, Registry
 from llmflow.policies import _defaults as default_policies
-from llmflow.policy import Band, Declared, Off, Policy, check_policies, resolve
+from llmflow.policy import Band, Declared, Off, Policy, State, check_policies, resolve
 from llmflow.prices import Price
 from llmflow.providers import _plugin as provider_plugin
 from llmflow.runtime._clock import SystemClock
@@ -281,6 +281,10 @@ class Runtime:
         """Return what a model costs, None when nobody knows."""
         return model.price or self.prices.get(model.name) or self._registry.price(model)
 
+    def identity(self, model: Model) -> str:
+        """Return what tells a model's connection from others in a cache; see `Site.identity`."""
+        return repr((model.name, model.base_url, model.account))
+
     def shared(self, key: Hashable, make: Callable[[], S]) -> S:
         """Return the one object under `key`, made at the first call."""
         with self._lock:
@@ -300,7 +304,17 @@ class Runtime:
 
     def stats(self) -> Stats:
         """Return counts and latencies since the runtime was made: operations by step, attempts by model."""
-        return replace(self._stats.snapshot(), abandoned_threads=abandoned_threads(self).running)
+        return replace(
+            self._stats.snapshot(), abandoned_threads=abandoned_threads(self).running, states=tuple(self._states())
+        )
+
+    def _states(self) -> Iterator[State]:
+        """Yield what the shared objects of policies say about themselves."""
+        with self._lock:
+            objects = tuple(self._shared.values())
+        for one in objects:
+            if (state := getattr(one, "state", None)) is not None and (said := state()) is not None:
+                yield said
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmflow.backend import cancelled_class
+from llmflow.context import caller
 from llmflow.errors import DefinitionError, ProviderTimeout, StepError
 from llmflow.events import AttemptFinished, AttemptStarted
 from llmflow.messages import Attempt, CallScope, Reply, Request, Usage
@@ -75,6 +76,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             usage=usage,
             cost_usd=_cost(usage, price, error),
             status=error.status if error is not None else None,
+            hedge=request.hedge,
             error=error,
         )
         call.attempts.append(attempt)
@@ -89,7 +91,7 @@ def _cost(usage: Usage | None, price: Price | None, error: StepError | None) -> 
 
     One that was cut off, or whose connection broke, may have been answered and billed: that is unknown.
     """
-    if price is not None and error is not None and error.status is not None:
+    if price is not None and error is not None and (error.status is not None or not error.sent):
         return Decimal(0)
     return cost(usage, price)
 
@@ -104,6 +106,7 @@ def _outcome(exc: BaseException, *, overdue: bool) -> str:
 
 
 def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
+    who = caller.get()
     return new_attempt_finished(
         run_id=call.run_id,
         call_id=call.call_id,
@@ -115,6 +118,11 @@ def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
         usage=attempt.usage,
         cost_usd=attempt.cost_usd,
         status=attempt.status,
+        hedge=attempt.hedge,
+        first_token_s=attempt.first_token_s,
+        prompt_version=call.prompt_version,
+        tenant=who.tenant,
+        tags=who.tags or None,
     )
 
 

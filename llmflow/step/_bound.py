@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,12 +17,13 @@ from llmflow.policy import Band, Declared, fold
 from llmflow.prompts import Prompt
 from llmflow.records import quick
 from llmflow.step._attempts import chain_requests
-from llmflow.step._parse import parser
+from llmflow.step._parse import parser, reader, refuse_to_parse
 from llmflow.step._record import annotate, explained, say_where, total_cost, total_usage
 
 if TYPE_CHECKING:
     from llmflow.context import Frame, Scope
     from llmflow.ports import Clock
+    from llmflow.prices import Price
     from llmflow.schema import OutputSchema
     from llmflow.step._step import Step
 
@@ -30,6 +32,7 @@ __all__ = ["BoundSite", "BoundStep"]
 S = TypeVar("S")
 
 DEFAULT_MAX_TOKENS = 4096
+_free = Decimal(0)
 
 new_ask, new_result, new_call_finished = quick(Ask), quick(Result), quick(CallFinished)  # made on every call
 
@@ -45,6 +48,12 @@ class BoundSite:
     policies: tuple[Any, ...]
     declared: str
     runtime: Any
+    params: Params
+    price: Price | None = None
+    parse: Callable[[str, Ask], tuple[Any, bool]] = refuse_to_parse
+
+    def identity(self) -> str:
+        return self.runtime.identity(self.model)  # type: ignore[no-any-return]
 
     @property
     def clock(self) -> Clock:
@@ -71,6 +80,7 @@ class BoundStep:
         "_chain",
         "_clock",
         "_finished",
+        "_read",
         "_started",
         "layers",
         "model",
@@ -94,6 +104,8 @@ class BoundStep:
         self._clock: Clock = runtime.clock
         self._started = runtime.listeners(CallStarted)
         self._finished = runtime.listeners(CallFinished)
+        repairs = any(one.band.rank == Band.REPAIR.rank for one in self.layers)
+        self._read = reader(self.output, step.checks, local_repair=repairs)
         self._chain = self._fold()
 
     # -- building ------------------------------------------------------------------------------------------------------
@@ -115,9 +127,7 @@ class BoundStep:
         send = chain_requests(
             requests, self.runtime.connect(model, self.output), self._sites(model), self.runtime, model
         )
-        repairs = any(one.band.rank == Band.REPAIR.rank for one in calls)
-        params = self._params(model)
-        parse = parser(send, self.output, self.step.checks, params, local_repair=repairs)
+        parse = parser(send, self._read, self._params(model))
         return fold(calls, parse, self._sites(model))  # type: ignore[no-any-return]
 
     def _params(self, model: Model) -> Params:
@@ -136,6 +146,9 @@ class BoundStep:
             policies=tuple(one.policy for one in self.layers),
             declared=layer.source,
             runtime=self.runtime,
+            params=self._params(model),
+            price=self.runtime.price(model),
+            parse=self._read,
         )
 
     # -- calling -------------------------------------------------------------------------------------------------------
@@ -144,7 +157,7 @@ class BoundStep:
         """Build the prompt, ask, and return the validated value with its record."""
         step, clock, run = self.step, self._clock, around.run
         started = clock.monotonic()
-        call = CallScope(step=step.name, run_id=run.id, call_id=new_id())
+        call = CallScope(step=step.name, run_id=run.id, call_id=new_id(), run=run, prompt_version=self.version)
         try:
             built: Any = step.body(**inputs)
             if step.is_async:
@@ -183,7 +196,7 @@ class BoundStep:
         result: Result[Any] = new_result(
             value=answer.value,
             usage=total_usage(attempts),
-            cost_usd=total_cost(attempts),
+            cost_usd=_free if answer.cached and not attempts else total_cost(attempts),
             attempts=attempts,
             latency_s=latency,
             cached=answer.cached,
@@ -192,6 +205,7 @@ class BoundStep:
             prompt_version=self.version,
             run_id=call.run_id,
             step=call.step,
+            saved_usd=answer.saved_usd,
         )
         around.run.add(result)
         if self._finished:
@@ -233,6 +247,9 @@ class BoundStep:
                 prompt_version=self.version,
                 tenant=who.tenant,
                 tags=who.tags or None,
+                saved_usd=result.saved_usd if result else None,
+                waited_s=call.waited_s,
+                throttled=call.throttled,
             )
         )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llmflow.errors import ContentFiltered, InvalidOutput, Refused, Truncated
+from llmflow.errors import ContentFiltered, DefinitionError, InvalidOutput, Refused, Truncated
 from llmflow.messages import Answer, Ask, Reply, Request
 from llmflow.records import quick
 
@@ -14,13 +14,37 @@ if TYPE_CHECKING:
     from llmflow.ports import Send
     from llmflow.schema import OutputSchema
 
-__all__ = ["parser"]
+__all__ = ["parser", "reader", "refuse_to_parse"]
 
 new_answer, new_request = quick(Answer), quick(Request)  # made on every call
 
 
+def reader(
+    output: OutputSchema, checks: Sequence[Callable[..., None]], *, local_repair: bool
+) -> Callable[[str, Ask], tuple[Any, bool]]:
+    """Return what turns an answer's text into a value, and says whether it had to be mended."""
+
+    def read(text: str, ask: Ask) -> tuple[Any, bool]:
+        value, repaired = (
+            output.parse_or_repair(text, context=ask.context)
+            if local_repair
+            else (output.parse(text, context=ask.context), False)
+        )
+        if checks:
+            _run_checks(checks, value, ask.inputs, text)
+        return value, repaired
+
+    return read
+
+
+def refuse_to_parse(text: str, ask: Ask) -> tuple[Any, bool]:  # noqa: ARG001  # stands where answers have no shape
+    """Say that a task's value is not an answer that could be read from a text."""
+    msg = "a task has no answers that could be read from a text"
+    raise DefinitionError(msg)
+
+
 def parser(
-    send: Send, output: OutputSchema, checks: Sequence[Callable[..., None]], params: Params, *, local_repair: bool
+    send: Send, read: Callable[[str, Ask], tuple[Any, bool]], params: Params
 ) -> Callable[[Ask], Awaitable[Answer]]:
     """Return what turns an ask into a request and its reply into a value."""
 
@@ -29,7 +53,7 @@ def parser(
             new_request(
                 messages=ask.messages,
                 model=ask.model,
-                output=output,
+                output=ask.output,
                 params=params,
                 deadline=ask.deadline,
                 call=ask.call,
@@ -39,13 +63,7 @@ def parser(
         )
         text = _text_of(reply, params)
         try:
-            value, repaired = (
-                output.parse_or_repair(text, context=ask.context)
-                if local_repair
-                else (output.parse(text, context=ask.context), False)
-            )
-            if checks:
-                _run_checks(checks, value, ask.inputs, text)
+            value, repaired = read(text, ask)
         except InvalidOutput as error:
             error.reply = reply
             raise
