@@ -32,6 +32,7 @@ __all__ = [
     "Reply",
     "Request",
     "Result",
+    "Sent",
     "Sink",
     "Usage",
 ]
@@ -239,6 +240,27 @@ class Ask:
 _new_ask = quick(Ask)
 
 
+class Sent:
+    """Learns that a request was handed to the provider: before that, nothing can have been billed.
+
+    Attributes:
+        at: The point of the runtime's monotonic clock when it was sent, None before.
+        listener: Called once, in the request's own task, when it is sent.
+    """
+
+    __slots__ = ("at", "listener")
+
+    def __init__(self, listener: Callable[[], None] | None = None) -> None:
+        self.at: float | None = None
+        self.listener = listener
+
+    def mark(self, now: float) -> None:
+        """Take note; called by the record of physical requests."""
+        self.at = now
+        if self.listener is not None:
+            self.listener()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One request, as the request layers and the provider see it."""
@@ -255,6 +277,8 @@ class Request:
     sink: Sink | None = None
     hedge: bool = False
     """Whether it is a second request beside a slow one: limits admit it without waiting, or refuse it."""
+    sent: Sent | None = None
+    """Set by a policy that must know whether this very request reached the provider; each attempt needs its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

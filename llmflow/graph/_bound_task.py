@@ -151,6 +151,8 @@ class FoldedTask:
                 msg = "its deadline has passed"
                 raise DeadlineExceeded(msg)
             call.started = number = call.started + 1
+            if request.sent is not None:
+                request.sent.mark(started)
             outcome, error = "ok", None
             try:
                 return await send(request)

@@ -50,6 +50,8 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         if started >= request.deadline:
             raise _no_time(model)
         call.started = number = call.started + 1
+        if request.sent is not None:
+            request.sent.mark(started)
         if on_started:
             event = new_attempt_started(
                 run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number
