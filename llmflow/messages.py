@@ -156,12 +156,14 @@ class CallScope:
         prompt_version: Version of the prompt that is asked.
         waited_s: Seconds that its requests waited in limits, budgets and queues.
         throttled: How many retries were not made because too many of the connection's requests were retries.
+        estimated: What `llmflow.tokens` counted for the prompt of the call, kept so that it counts once.
     """
 
     __slots__ = (
         "_shared",
         "attempts",
         "call_id",
+        "estimated",
         "node",
         "prompt_version",
         "reasks",
@@ -194,6 +196,7 @@ class CallScope:
         self.reasks = 0
         self.waited_s = 0.0
         self.throttled = 0
+        self.estimated: object | None = None
         self._shared: dict[Hashable, Any] | None = None
 
     def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
