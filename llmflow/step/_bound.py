@@ -127,10 +127,11 @@ class BoundStep:
         send = chain_requests(
             requests, self.runtime.connect(model, self.output), self._sites(model), self.runtime, model
         )
-        parse = parser(send, self._read, self._params(model))
+        parse = parser(send, self._read, self.params(model))
         return fold(calls, parse, self._sites(model))  # type: ignore[no-any-return]
 
-    def _params(self, model: Model) -> Params:
+    def params(self, model: Model) -> Params:
+        """Return what every request to `model` carries."""
         defaults: Params = self.runtime.default_params(model)
         return {"max_tokens": DEFAULT_MAX_TOKENS, **defaults, **self.step.params}
 
@@ -146,7 +147,7 @@ class BoundStep:
             policies=tuple(one.policy for one in self.layers),
             declared=layer.source,
             runtime=self.runtime,
-            params=self._params(model),
+            params=self.params(model),
             price=self.runtime.price(model),
             parse=self._read,
         )
