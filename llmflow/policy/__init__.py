@@ -5,9 +5,11 @@ from llmflow.policy._fold import fold
 from llmflow.policy._options import Duration, check_count, check_seconds, seconds
 from llmflow.policy._policy import CallLayer, Off, Options, Policy, RequestLayer, Site, State
 from llmflow.policy._resolve import Declared, check_policies, kind_of, resolve
+from llmflow.policy._worst import Bounds, SaysItsWorst
 
 __all__ = [
     "Band",
+    "Bounds",
     "CallLayer",
     "Declared",
     "Duration",
@@ -15,6 +17,7 @@ __all__ = [
     "Options",
     "Policy",
     "RequestLayer",
+    "SaysItsWorst",
     "Site",
     "State",
     "check_count",
