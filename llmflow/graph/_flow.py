@@ -114,19 +114,19 @@ class Flow(Unit[P, T]):
 class BoundFlow:
     """One flow in one runtime at one place."""
 
-    __slots__ = ("_clock", "_limit", "_program", "_scope", "flow")
+    __slots__ = ("_clock", "_program", "_scope", "flow", "limit")
 
     def __init__(self, flow: Flow[..., Any], program: Program, runtime: Any, scope: Scope | None) -> None:
         self.flow = flow
         self._program = program
         self._scope = Scope(flow.name, flow.policies, scope)
         self._clock = runtime.clock
-        self._limit = _limit(flow.policies, runtime)
+        self.limit = _limit(flow.policies, runtime)
 
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
         """Run the flow and return its value with the record of what it took."""
         started = self._clock.monotonic()
-        mine = started + self._limit
+        mine = started + self.limit
         inside = Frame(around.run, self._scope, min(mine, around.deadline))
         token = frame.set(inside)
         try:
@@ -139,10 +139,10 @@ class BoundFlow:
         return self._record(value, around, self._clock.monotonic() - started)
 
     async def _run_limited(self, inputs: dict[str, object], inside: Frame) -> object:
-        with alarm(self._limit) as bell:
+        with alarm(self.limit) as bell:
             return await self._program(inputs, inside)
         assert bell.fired  # the only way out of the block without a value
-        error = DeadlineExceeded(f"not finished within {self._limit:g} s")
+        error = DeadlineExceeded(f"not finished within {self.limit:g} s")
         annotate(
             error, self.flow.name, inside.run.id, [one for call in inside.run.calls or () for one in call.attempts]
         )
