@@ -190,15 +190,22 @@ class Registry:
         return found[1], found[0]
 
     def price(self, model: Model) -> Price | None:
-        """Return what a model costs, None when no plugin knows."""
-        found = self._first("llmflow_price", f"the price of {model.name!r}", model=model)
+        """Return what a model costs, None when no plugin knows; llmflow's own table is asked when no other knows."""
+        what = f"the price of {model.name!r}"
+        found = self._first("llmflow_price", what, builtin=False, model=model) or self._first(
+            "llmflow_price", what, builtin=True, model=model
+        )
         return None if found is None else found[1]
 
-    def _first(self, hook: str, what: str, **arguments: object) -> tuple[PluginInfo, Any] | None:
+    def _first(
+        self, hook: str, what: str, *, builtin: bool | None = None, **arguments: object
+    ) -> tuple[PluginInfo, Any] | None:
+        """Return the only answer to a hook, of all plugins or of those that are built in or not."""
         answers = [
             (info, answer)
             for info, function, names in self._implementations(hook)
-            if (answer := _ask(info, function, **_only(names, **arguments))) is not None
+            if builtin in (None, info.builtin)
+            and (answer := _ask(info, function, **_only(names, **arguments))) is not None
         ]
         if len(answers) > 1:
             one, other = answers[0][0].label, answers[1][0].label

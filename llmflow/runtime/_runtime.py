@@ -23,6 +23,7 @@ from llmflow.policies import _defaults as default_policies
 from llmflow.policy import Band, Declared, Off, Policy, State, check_policies, resolve
 from llmflow.prices import Price
 from llmflow.providers import _plugin as provider_plugin
+from llmflow.providers._price_table import PriceTable
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import read_config
 from llmflow.runtime._connect import connect_foreign, connect_handler
@@ -113,6 +114,7 @@ class Runtime:
         return [
             ("llmflow-policies", default_policies),
             ("llmflow-providers", provider_plugin),
+            ("llmflow-prices", PriceTable(self.clock.time)),
             ("llmflow-stats", self._stats),
             ("llmflow-log", LogObserver()),
         ]
@@ -257,9 +259,10 @@ class Runtime:
             return model
         return self.models.get(model.name, model)
 
-    def default_params(self, model: Model) -> Params:  # noqa: ARG002  # by model once the price table knows their limits
+    def default_params(self, model: Model) -> Params:
         """Return the parameters a model is given unless the step says otherwise."""
-        return {}
+        price = self.price(model)
+        return {} if price is None or price.max_output is None else {"max_tokens": price.max_output}
 
     def connect(self, model: Model, output: OutputFormat) -> Send:
         """Return what sends a step's requests to a model."""
