@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 from llmflow.errors import DefinitionError, StepError
 from llmflow.events import RetryScheduled
+from llmflow.policies._retry_bucket import RetryBucket
 from llmflow.policy import Band, Duration, Options, RequestLayer, Site, check_count, check_seconds
 
 if TYPE_CHECKING:
@@ -33,12 +34,16 @@ class Retry(Options):
     do not come back together. What the provider asks for with Retry-After is waited at least. There is no wait after
     the last try, and none that would outlast the deadline: then the failure leaves at once.
 
+    A provider that is down is not asked three times as often: all steps that ask one model over one connection share a
+    bucket of 40 retries, each ask puts a fifth of one back, and when it is empty a failure leaves at once.
+
     Args:
         attempts: Tries of one ask in all, the first one included.
         wait_initial: Upper end of the first wait, in seconds or as text such as `"500ms"`.
         wait_max: Upper end of any wait.
         retry_after_max: The longest Retry-After that is waited for; a longer one ends the tries.
         on: Further failures to retry, as exception types or a function of the exception. Required on a task.
+        throttle: Whether retries count against the bucket of their connection. Those of a task never do.
     """
 
     attempts: int = 3
@@ -46,6 +51,7 @@ class Retry(Options):
     wait_max: Duration = 20.0
     retry_after_max: Duration = 60.0
     on: On | None = None
+    throttle: bool = True
 
     band: ClassVar[Band] = Band.RETRY
 
@@ -54,13 +60,19 @@ class Retry(Options):
         for name in ("wait_initial", "wait_max", "retry_after_max"):
             object.__setattr__(self, name, check_seconds(getattr(self, name), name=f"Retry: {name}", zero=True))
         check_on(self.on, "Retry")
+        if not isinstance(self.throttle, bool):
+            msg = f"Retry: throttle is {self.throttle!r}, expected True or False"
+            raise DefinitionError(msg)
 
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
         """Return `proceed` with retries round it."""
         clock, random = site.clock, site.random
         last = self.attempts
+        bucket = self._bucket(site)
 
         async def retry(request: Request) -> Reply:
+            if bucket is not None:
+                bucket.deposit()
             while True:
                 try:
                     return await proceed(request)
@@ -70,11 +82,21 @@ class Retry(Options):
                     wait = self._wait(error, request.attempt, random)
                     if wait is None or clock.monotonic() + wait >= request.deadline:
                         raise
+                    if bucket is not None and not bucket.take():
+                        _throttled(request, error)
+                        raise
                     _announce(site, request, wait, error)
                 await clock.sleep(wait)
                 request = replace(request, attempt=request.attempt + 1)
 
         return retry
+
+    def _bucket(self, site: Site) -> RetryBucket | None:
+        """Return what pays for retries; tasks have none, as what they reach is not known to be one and the same."""
+        model = site.model
+        if not self.throttle or self.attempts == 1 or model.provider == "task":
+            return None
+        return site.shared(("retries", model.connection, model.name), lambda: RetryBucket(model))
 
     def _passes(self, error: Exception) -> bool:
         """Whether trying again may help."""
@@ -90,6 +112,14 @@ class Retry(Options):
             return None
         # A floor, with enough spread that callers who were told the same do not all come back in the same instant.
         return asked + random.uniform(0.0, min(0.25 * asked + 0.25, 5.0))
+
+
+def _throttled(request: Request, error: Exception) -> None:
+    request.call.throttled += 1
+    error.add_note(
+        f"Not retried: too many of the requests to {request.model.name} were retries already. "
+        f"Retry(throttle=False) lifts that limit."
+    )
 
 
 def _announce(site: Site, request: Request, wait: float, error: Exception) -> None:

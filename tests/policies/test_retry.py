@@ -15,7 +15,9 @@ from llmflow import (
     Retry,
     Runtime,
     errors,
+    task,
 )
+from llmflow.policies._retry_bucket import RetryBucket
 from llmflow.testing._scripted import after, scripted
 
 pytestmark = pytest.mark.anyio
@@ -190,7 +192,9 @@ async def test_thousands_of_attempts_do_not_overflow(asking):
     model = scripted(default=unavailable)
 
     with pytest.raises(ProviderUnavailable):
-        await asking(model, Retry(1100, wait_initial=0.001, wait_max=0.01))("x")
+        await asking(model, Retry(1100, wait_initial=0.001, wait_max=0.01, throttle=False))(
+            "x"
+        )  # far more than a bucket holds
 
     assert 1100 == len(model.requests)
 
@@ -264,6 +268,7 @@ async def test_a_slow_failure_leaves_less_for_the_next_try(asking, now):
         {"on": int},
         {"on": (KeyError, "x")},
         {"on": (KeyError, lambda exc: True)},
+        {"throttle": 1},
     ],
     ids=lambda options: "-".join(options),
 )
@@ -274,3 +279,121 @@ def test_absurd_options_are_refused_where_they_are_written(options):
 
     assert isinstance(caught.value, ValueError)
     assert next(iter(options)) in str(caught.value)
+
+
+def only_bucket(runtime):
+    (bucket,) = [one for one in runtime._shared.values() if isinstance(one, RetryBucket)]
+    return bucket
+
+
+async def _all_fail(ask, count):
+    async def call():
+        with pytest.raises(ProviderUnavailable) as caught:
+            await ask("x")
+        failures.append(caught.value)
+
+    failures = []
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(call)
+    return failures
+
+
+async def test_r6_a_dead_provider_gets_at_most_half_more_when_asked_in_turn(asking, runtime):
+    """R6, fault 25: 200 calls one after the other are at most 300 requests."""
+    model = scripted(default=unavailable)
+    ask = asking(model, Retry(3, wait_initial=0.01))
+
+    for _ in range(200):
+        with pytest.raises(ProviderUnavailable):
+            await ask("x")
+
+    assert 200 + 40 + 0.2 * 200 - 1 <= len(model.requests) <= 300
+
+
+async def test_r6_a_dead_provider_gets_at_most_half_more_when_asked_at_once(asking, runtime):
+    """R6, fault 25: 200 calls at the same time are at most 300 requests, and each that was not retried says so."""
+    model = scripted(default=unavailable)
+
+    failures = await _all_fail(asking(model, Retry(3, wait_initial=0.01)), 200)
+
+    assert 240 <= len(model.requests) <= 300
+    told = [one for one in failures if any("throttle=False" in note for note in getattr(one, "__notes__", ()))]
+    assert only_bucket(runtime).throttled == len(told) >= 160
+    (state,) = [one for one in runtime.stats().states if one.kind == "retries"]
+    assert ("scripted/model", len(told)) == (state.name, state.values["throttled"])
+
+
+async def test_r6_a_hiccup_of_forty_callers_is_retried_for_each(asking):
+    """R5 with R6: who fails once together with many others is still retried."""
+    model = scripted(*[unavailable] * 40, default="fine")
+    ask = asking(model, Retry(2, wait_initial=0.5))
+    answers = []
+
+    async def call():
+        answers.append(await ask("x"))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(40):
+            group.start_soon(call)
+
+    assert (["fine"] * 40, 80) == (answers, len(model.requests))
+
+
+async def test_r6_asks_that_go_well_fill_the_bucket_again(asking, runtime):
+    """Five asks pay for one retry, up to what the bucket holds."""
+    model = scripted(default=unavailable)
+    ask = asking(model, Retry(3, wait_initial=0.01))
+    await _all_fail(ask, 60)
+    assert only_bucket(runtime).state().values["left"] < 1
+    model.default = "fine"
+
+    for _ in range(50):
+        await ask("x")
+
+    assert 10 <= only_bucket(runtime).state().values["left"] < 11
+
+
+async def test_r6_throttle_false_asks_as_often_as_it_says(asking):
+    """The limit can be lifted where it is known to be wrong."""
+    model = scripted(default=unavailable)
+
+    await _all_fail(asking(model, Retry(3, wait_initial=0.01, throttle=False)), 100)
+
+    assert 300 == len(model.requests)
+
+
+async def test_r6_one_dead_provider_does_not_throttle_another(asking):
+    """Buckets are counted per connection and model."""
+    dead, flaky = scripted(default=unavailable), scripted(unavailable, unavailable, "fine")
+    await _all_fail(asking(dead, Retry(3, wait_initial=0.01)), 60)
+
+    assert "fine" == await asking(flaky, Retry(3, wait_initial=0.01), name="other")("x")
+
+
+async def test_r6_a_bucket_can_be_reset(asking, runtime):
+    """An operator who knows that the provider is back need not wait for asks to fill it."""
+    model = scripted(default=unavailable)
+    ask = asking(model, Retry(3, wait_initial=0.01))
+    await _all_fail(ask, 60)
+    only_bucket(runtime).reset()
+
+    with pytest.raises(ProviderUnavailable) as caught:
+        await ask("x")
+
+    assert 3 == len(caught.value.attempts)
+
+
+def test_r6_a_task_is_not_throttled(runtime):
+    """What a task reaches is not known to be one service, so its tries are its own."""
+    tries = []
+
+    @task(Retry(100, wait_initial=0, on=OSError))
+    def fetch() -> str:
+        tries.append(1)
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011  # any is the body's own
+        fetch.sync()
+
+    assert 100 == len(tries)
