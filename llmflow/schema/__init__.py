@@ -3,5 +3,6 @@
 from llmflow.schema._annotations import display, unwrap
 from llmflow.schema._hints import local_namespace, resolve_hints
 from llmflow.schema._output import OutputSchema
+from llmflow.schema._partial import Partial
 
-__all__ = ["OutputSchema", "display", "local_namespace", "resolve_hints", "unwrap"]
+__all__ = ["OutputSchema", "Partial", "display", "local_namespace", "resolve_hints", "unwrap"]

@@ -12,11 +12,14 @@ from llmflow.errors import DefinitionError, InvalidOutput
 from llmflow.schema._annotations import display, identifier, is_choice, refuse, unwrap
 from llmflow.schema._build import adapter_of, definition_errors, model_of, validator_of, wrapper_of
 from llmflow.schema._fingerprint import fingerprint
+from llmflow.schema._partial import view_of
 from llmflow.schema._problems import invalid_output, is_about, is_encodable, problems_of
 from llmflow.schema._repair import repair_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from llmflow.schema._partial import View
 
 __all__ = ["OutputSchema"]
 
@@ -153,6 +156,11 @@ class OutputSchema:
         """A SHA-256 of the JSON schema that pydantic's own wording and order of keys do not change."""
         return fingerprint(self.json_schema)
 
+    @cached_property
+    def view(self) -> View | None:
+        """What shows an answer that is still being written, None for one that has no parts to show."""
+        return view_of(self._annotation, wrapped=False)
+
     def __repr__(self) -> str:
         return f"OutputSchema({self.expected})"
 
@@ -211,6 +219,10 @@ class _WrappedSchema(OutputSchema):
     def dump(self, value: Any) -> str:
         return super().dump(self.model.model_construct(content=value))
 
+    @cached_property
+    def view(self) -> View | None:
+        return view_of(self._annotation, wrapped=True)
+
     def _validate(self, value: object, context: object) -> Any:
         return self._bare.validate_python(value, context=context)
 
@@ -229,6 +241,10 @@ class _TextSchema(_WrappedSchema):
             return self._bare.validate_python(text, context=context)
         except ValidationError as error:
             raise self._invalid(error, text) from error
+
+    @cached_property
+    def view(self) -> View | None:
+        return str
 
     def repair(self, text: str) -> str | None:  # noqa: ARG002  # any text is an answer
         return None

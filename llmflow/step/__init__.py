@@ -7,6 +7,7 @@ from llmflow.step._map import MapCall, Outcomes, raise_first
 from llmflow.step._record import annotate, total_cost, total_usage
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
+from llmflow.step._stream import Final, Restarted, Snapshot, Stream
 from llmflow.step._sync import close_portals, run_blocking
 from llmflow.step._unit import Bound, Unary, Unit
 
@@ -16,11 +17,15 @@ __all__ = [
     "BoundStep",
     "Call",
     "Deferred",
+    "Final",
     "MapCall",
     "Outcomes",
+    "Restarted",
     "Signature",
+    "Snapshot",
     "Step",
     "StepDecorator",
+    "Stream",
     "Unary",
     "Unit",
     "annotate",

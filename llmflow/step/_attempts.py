@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from llmflow.backend import cancelled_class
 from llmflow.context import caller
 from llmflow.errors import DefinitionError, ProviderTimeout, StepError
 from llmflow.events import AttemptFinished, AttemptStarted
-from llmflow.messages import Attempt, CallScope, Reply, Request, Usage
+from llmflow.messages import Attempt, CallScope, Chunk, Reply, Request, Sink, Usage
 from llmflow.policy import Band, Declared, Site, fold
 from llmflow.prices import Price, cost
 from llmflow.records import quick
@@ -57,6 +58,8 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
                 run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number
             )
             runtime.emit(event)
+        if request.sink is not None:
+            return await streamed(request, request.sink, number, started)
         try:
             reply = await send(request)
         except BaseException as exc:
@@ -65,20 +68,40 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         keep(request, number, clock.monotonic() - started, None, reply.usage)
         return reply
 
+    async def streamed(request: Request, sink: Sink, number: int, started: float) -> Reply:
+        pieces = _Pieces(sink, number, clock, started)
+        try:
+            reply = await send(replace(request, sink=pieces.put))
+        except BaseException as exc:
+            keep(request, number, clock.monotonic() - started - pieces.held_s, exc, pieces=pieces)
+            raise
+        keep(request, number, clock.monotonic() - started - pieces.held_s, None, reply.usage, pieces)
+        if pieces.first_at is None and reply.text and reply.finish_reason == "stop":
+            await sink(Chunk(reply.text, number))  # whoever does not stream gives the answer in one piece
+        return reply
+
     def keep(
-        request: Request, number: int, latency: float, exc: BaseException | None, usage: Usage | None = None
+        request: Request,
+        number: int,
+        latency: float,
+        exc: BaseException | None,
+        usage: Usage | None = None,
+        pieces: _Pieces | None = None,
     ) -> None:
         call = request.call
         error = exc if isinstance(exc, StepError) else None
+        # An error in the middle of a stream follows an answer that was begun, and may be billed.
+        first_at = pieces.first_at if pieces is not None else None
         attempt = new_attempt(
             model=model.name,
             number=number,
             outcome="ok" if exc is None else _outcome(exc, overdue=clock.monotonic() >= request.deadline),
             latency_s=latency,
             usage=usage,
-            cost_usd=_cost(usage, price, error),
+            cost_usd=_cost(usage, price, error if first_at is None else None),
             status=error.status if error is not None else None,
             hedge=request.hedge,
+            first_token_s=None if first_at is None or pieces is None else first_at - pieces.started,
             error=error,
         )
         call.attempts.append(attempt)
@@ -86,6 +109,38 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             runtime.emit(_finished(call, attempt))
 
     return record
+
+
+class _Pieces:
+    """What one request streams: each piece is numbered with its attempt on its way.
+
+    Attributes:
+        started: When the request was sent.
+        first_at: When the first piece came, None before.
+        held_s: Seconds that whoever reads kept the provider waiting.
+    """
+
+    __slots__ = ("_clock", "_number", "_sink", "first_at", "held_s", "started")
+
+    def __init__(self, sink: Sink, number: int, clock: Clock, started: float) -> None:
+        self._sink = sink
+        self._number = number
+        self._clock = clock
+        self.started = started
+        self.first_at: float | None = None
+        self.held_s = 0.0
+
+    async def put(self, chunk: Chunk) -> None:
+        """Pass a piece on; this is the sink that the provider is given."""
+        if not chunk.text:
+            return
+        came = self._clock.monotonic()
+        if self.first_at is None:
+            self.first_at = came
+        try:
+            await self._sink(Chunk(chunk.text, self._number))
+        finally:
+            self.held_s += self._clock.monotonic() - came
 
 
 def _cost(usage: Usage | None, price: Price | None, error: StepError | None) -> Decimal | None:

@@ -16,12 +16,14 @@ from llmflow.policy import check_policies, kind_of
 from llmflow.step._call import Call
 from llmflow.step._map import MapCall
 from llmflow.step._signature import Signature, origin
+from llmflow.step._stream import Stream
 from llmflow.step._sync import run_blocking
 
 if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.messages import Outcome, Result
     from llmflow.policy import Off, Policy
+    from llmflow.step._feed import Feed
 
 __all__ = ["Bound", "Unary", "Unit"]
 
@@ -146,20 +148,31 @@ class Unit(Generic[P, T]):
             raise TypeError(msg) from None
         return {**self.fixed, **given} if self.fixed else given
 
+    def stream(self, *args: P.args, **kwargs: P.kwargs) -> Stream[T]:
+        """Run it and read the answer while it is being written; see `Stream`.
+
+        A step streams what its model says. A task or a flow has no text of its own: it gives its value at the end.
+        """
+        self._refuse_tracing("stream")
+        return Stream(self, self.inputs(args, kwargs), getattr(self, "output", None))
+
     # -- running -------------------------------------------------------------------------------------------------------
 
-    async def execute(self, inputs: dict[str, object], *, wants_result: bool) -> Any:
+    async def execute(self, inputs: dict[str, object], *, wants_result: bool, feed: Feed | None = None) -> Any:
         """Run one call in the runtime and the run that are current; what a `Call` does when it is awaited."""
         runtime = runtimes.current()
         around = frame.get()
         if around is None:
-            result = await self._outermost(runtime, inputs, collect=wants_result)
+            result = await self._outermost(runtime, inputs, collect=wants_result, feed=feed)
         else:
-            result = await self.bound(runtime, around.scope).invoke(inputs, around)
+            bound = self.bound(runtime, around.scope)
+            result = await _fed(bound, feed).invoke(inputs, around)
         return result if wants_result else result.value
 
-    async def _outermost(self, runtime: Any, inputs: dict[str, object], *, collect: bool) -> Result[Any]:
-        bound = self.bound(runtime, None)
+    async def _outermost(
+        self, runtime: Any, inputs: dict[str, object], *, collect: bool, feed: Feed | None
+    ) -> Result[Any]:
+        bound = _fed(self.bound(runtime, None), feed)
         run = Run(self.name, run_id=self.run_id, collect=collect)
         around = Frame(run, None, INFINITE)
         token = frame.set(around)
@@ -319,6 +332,24 @@ class Unit(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _fed(bound: Any, feed: Feed | None) -> Bound:
+    """Return what runs a call whose answer goes to `feed` as it comes."""
+    return bound if feed is None else _Fed(bound, feed)  # type: ignore[no-any-return]
+
+
+class _Fed:
+    """A bound step, for one call that is streamed."""
+
+    __slots__ = ("_bound", "_feed")
+
+    def __init__(self, bound: Any, feed: Feed) -> None:
+        self._bound = bound
+        self._feed = feed
+
+    async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
+        return await self._bound.invoke(inputs, around, self._feed)  # type: ignore[no-any-return]
 
 
 async def _watched(runtime: Any, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
