@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.errors import DefinitionError
-from llmflow.messages import File, FinishReason, Message, Reply, Usage
+from llmflow.messages import File, FinishReason, Message, Reply
 from llmflow.providers._anthropic_errors import translate
 from llmflow.providers._json import encodable, encode_json, mappings_in
-from llmflow.providers._keys import check_address, find_key
+from llmflow.providers._keys import check_address, connection_identity, find_key
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import Api, Connections, Route, plain_options
 from llmflow.providers._structured import structured
-from llmflow.providers._usage import count, field_of, usage_of
+from llmflow.providers._usage import anthropic_usage
 from llmflow.providers._wire import Sdk
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["API", "AnthropicProvider", "anthropic_route"]
 
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
+_AROUND = ("ANTHROPIC_BASE_URL",)
 _MAX_TOKENS = 4096  # the API demands one; the core always gives it
 _NAMES = {"max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "stop": "stop_sequences"}
 _REASONS: dict[object, FinishReason] = {
@@ -67,6 +68,10 @@ class AnthropicProvider:
             return self._connections.to(API.sdk, _without_version(model.base_url), key), key
 
         return anthropic_route(model, output, wires, self._wall_clock).send
+
+    def identity(self, model: Model, /) -> str:
+        """Return what tells a model's connection from others in a cache."""
+        return connection_identity(model, (_KEY_VARIABLE,), _AROUND)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -152,7 +157,7 @@ def _read(data: dict[str, Any], request_id: str | None, reask: Callable[[str], S
     text, reason, model = _text_of(mappings_in(data.get("content"))), data.get("stop_reason"), data.get("model")
     return Reply(
         text=None if text is None else encodable(text),
-        usage=_usage(data.get("usage")),
+        usage=anthropic_usage(data.get("usage")),
         finish_reason=_REASONS.get(reason, "stop") if isinstance(reason, str) else "stop",
         model=model if isinstance(model, str) else None,
         request_id=request_id,
@@ -168,19 +173,6 @@ def _text_of(blocks: list[dict[str, Any]]) -> str | None:
             return encode_json(block.get("input"))
     texts = [block["text"] for block in blocks if isinstance(block.get("text"), str)]
     return "".join(texts) if texts else None
-
-
-def _usage(usage: object) -> Usage | None:
-    """Return the tokens; Anthropic counts what it reads from and writes to its cache apart from the input."""
-    fresh = count(field_of(usage, "input_tokens"))
-    read = count(field_of(usage, "cache_read_input_tokens")) or 0
-    written = count(field_of(usage, "cache_creation_input_tokens")) or 0
-    return usage_of(
-        None if fresh is None else fresh + read + written,
-        field_of(usage, "output_tokens"),
-        read,
-        field_of(usage, "output_tokens_details", "thinking_tokens"),
-    )
 
 
 def _native(data: dict[str, Any]) -> Any:

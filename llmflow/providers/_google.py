@@ -12,22 +12,23 @@ from llmflow.errors import DefinitionError, StepError
 from llmflow.messages import File, FinishReason, Message, Reply
 from llmflow.providers._errors import Source
 from llmflow.providers._json import encodable, encode_json, mappings_in
-from llmflow.providers._keys import check_address, find_key
+from llmflow.providers._keys import check_address, connection_identity, find_key
 from llmflow.providers._loops import PerLoop
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import plain_options
-from llmflow.providers._usage import count, field_of, usage_of
+from llmflow.providers._usage import field_of, gemini_usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from llmflow.messages import OutputFormat, Request, Usage
+    from llmflow.messages import OutputFormat, Request
     from llmflow.models import Model
     from llmflow.ports import Send
 
 __all__ = ["GoogleProvider"]
 
 _KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+_AROUND = ("GOOGLE_GEMINI_BASE_URL",)
 _VERSIONED = re.compile(r"(.+)/(v[0-9]+(?:(?:alpha|beta)[0-9]*)?)/*")
 _OFFICIAL = "https://generativelanguage.googleapis.com"
 _NAMES = {
@@ -64,6 +65,10 @@ class GoogleProvider:
             msg = f"model {model.name!r} needs the google-genai package; pip install 'llmflow[google]'"
             raise DefinitionError(msg)
         return _Route(model, output, self._clients_of, self._wall_clock).send
+
+    def identity(self, model: Model, /) -> str:
+        """Return what tells a model's connection from others in a cache."""
+        return connection_identity(model, _KEY_VARIABLES, _AROUND)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -161,7 +166,7 @@ def _read(data: dict[str, Any]) -> Reply:
     text = _text_of(mappings_in(field_of(candidate, "content", "parts")))
     return Reply(
         text=None if text is None else encodable(text),
-        usage=_usage(data.get("usage_metadata")),
+        usage=gemini_usage(data.get("usage_metadata")),
         finish_reason=_finish_reason(candidate, blocked=field_of(data, "prompt_feedback", "block_reason") is not None),
         model=field_of(data, "model_version"),
         request_id=field_of(data, "response_id"),
@@ -182,16 +187,6 @@ def _finish_reason(candidate: object, *, blocked: bool) -> FinishReason:
     if blocked or reason in _FILTERED:
         return "content_filter"
     return "length" if reason == "MAX_TOKENS" else "stop"
-
-
-def _usage(usage: object) -> Usage | None:
-    """Return the tokens; Gemini counts its reasoning apart from the answer."""
-    answer = count(field_of(usage, "candidates_token_count"))
-    thoughts = count(field_of(usage, "thoughts_token_count"))
-    output = None if answer is None and thoughts is None else (answer or 0) + (thoughts or 0)
-    return usage_of(
-        field_of(usage, "prompt_token_count"), output, field_of(usage, "cached_content_token_count"), thoughts
-    )
 
 
 def _split_version(base_url: str | None) -> tuple[str | None, str | None]:

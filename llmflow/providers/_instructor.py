@@ -19,7 +19,7 @@ from llmflow.providers._params import ParamNames
 from llmflow.providers._route import plain_options
 from llmflow.providers._sdk_errors import translate_by
 from llmflow.providers._structured import Structured, structured
-from llmflow.providers._usage import field_of, usage_of
+from llmflow.providers._usage import any_usage, field_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -169,7 +169,10 @@ class _HandlerRoute:
             raise translate_by({}, exc, self._source, self._wall_clock()) from exc
         text = _plain_text(response) if self._form is None else self._form.text_of(response) or _plain_text(response)
         return Reply(
-            text=text and encodable(text), usage=_usage(response), finish_reason=_finish_reason(response), raw=response
+            text=text and encodable(text),
+            usage=any_usage(response),
+            finish_reason=_finish_reason(response),
+            raw=response,
         )
 
 
@@ -190,15 +193,3 @@ def _finish_reason(response: Any) -> FinishReason:
 
 def _first_of(response: Any, name: str) -> object:
     return next(iter(as_list(field_of(response, name))), None)
-
-
-def _usage(response: Any) -> Any:
-    usage = field_of(response, "usage") or field_of(response, "usage_metadata")
-    for names in (
-        ("prompt_tokens", "completion_tokens"),
-        ("input_tokens", "output_tokens"),
-        ("prompt_token_count", "candidates_token_count"),
-    ):
-        if (found := usage_of(*(field_of(usage, name) for name in names))) is not None:
-            return found
-    return None

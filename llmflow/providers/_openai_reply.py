@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from llmflow.messages import FinishReason, Reply, Usage
+from llmflow.messages import FinishReason, Reply
 from llmflow.providers._json import as_list, as_mapping, encodable, encode_json, mappings_in
-from llmflow.providers._usage import field_of, usage_of
+from llmflow.providers._usage import openai_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["read_completion", "read_usage"]
+__all__ = ["read_completion"]
 
 _REASONS: dict[object, FinishReason] = {"length": "length", "content_filter": "content_filter", "refusal": "refusal"}
 
@@ -30,22 +30,12 @@ def read_completion(
     model = data.get("model")
     return Reply(
         text=None if text is None else encodable(text),
-        usage=read_usage(data.get("usage")),
+        usage=openai_usage(data.get("usage")),
         finish_reason=finish,
         model=model if isinstance(model, str) else None,
         request_id=request_id,
         reask=reask,
         raw=data,
-    )
-
-
-def read_usage(usage: object) -> Usage | None:
-    """Return the token counts of a completion."""
-    return usage_of(
-        field_of(usage, "prompt_tokens"),
-        field_of(usage, "completion_tokens"),
-        field_of(usage, "prompt_tokens_details", "cached_tokens"),
-        field_of(usage, "completion_tokens_details", "reasoning_tokens"),
     )
 
 

@@ -70,7 +70,10 @@ async def test_cache_tokens_are_part_of_the_input(server, model, output, make_re
 
     reply = await AnthropicProvider().connect(model, output)(make_request(model, output))
 
-    assert Usage(input_tokens=45, output_tokens=8, cached_tokens=30, reasoning_tokens=3) == reply.usage
+    assert (
+        Usage(input_tokens=45, output_tokens=8, cached_tokens=30, reasoning_tokens=3, cache_write_tokens=5)
+        == reply.usage
+    )
 
 
 @pytest.mark.anyio
