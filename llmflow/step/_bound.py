@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llmflow.ports import Clock
     from llmflow.prices import Price
     from llmflow.schema import OutputSchema
+    from llmflow.step._feed import Feed
     from llmflow.step._step import Step
 
 __all__ = ["BoundSite", "BoundStep"]
@@ -154,8 +155,8 @@ class BoundStep:
 
     # -- calling -------------------------------------------------------------------------------------------------------
 
-    async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
-        """Build the prompt, ask, and return the validated value with its record."""
+    async def invoke(self, inputs: dict[str, object], around: Frame, feed: Feed | None = None) -> Result[Any]:
+        """Build the prompt, ask, and return the validated value with its record; `feed` gets the answer as it comes."""
         step, clock, run = self.step, self._clock, around.run
         started = clock.monotonic()
         call = CallScope(step=step.name, run_id=run.id, call_id=new_id(), run=run, prompt_version=self.version)
@@ -176,6 +177,7 @@ class BoundStep:
             deadline=around.deadline,
             call=call,
             context=built.context,
+            sink=None if feed is None else feed.of(call),
         )
         if self._started:
             self.runtime.emit(CallStarted(run_id=run.id, call_id=call.call_id, step=step.name))
