@@ -67,7 +67,8 @@ from llmflow.policy import Band, Off, Policy, Site
 from llmflow.ports import Clock, Provider
 from llmflow.prices import Price
 from llmflow.prompts import UnusedParameterWarning, prompt
-from llmflow.step import Call, Step, step
+from llmflow.schema import Partial
+from llmflow.step import Call, Final, Restarted, Snapshot, Step, Stream, step
 
 if TYPE_CHECKING:
     from llmflow.observers import Stats, configure_logging
@@ -96,6 +97,7 @@ __all__ = [
     "Fallback",
     "FallbackExhausted",
     "File",
+    "Final",
     "Flow",
     "InvalidOutput",
     "LLMFlowError",
@@ -104,6 +106,7 @@ __all__ = [
     "Off",
     "Outcome",
     "Params",
+    "Partial",
     "Plan",
     "PluginCallError",
     "PluginDefinitionError",
@@ -123,12 +126,14 @@ __all__ = [
     "Repair",
     "Reply",
     "Request",
+    "Restarted",
     "Result",
     "Retry",
     "RunConflict",
     "Runtime",
     "Site",
     "Stats",
+    "Snapshot",
     "Step",
     "StepError",
     "Task",
