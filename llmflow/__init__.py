@@ -62,9 +62,9 @@ from llmflow.messages import (
     Usage,
 )
 from llmflow.models import Model, Params
-from llmflow.policies import Bulkhead, Deadline, Fallback, Repair, Retry, Timeout
+from llmflow.policies import Bulkhead, Cache, CircuitBreaker, Deadline, Fallback, Repair, Retry, Timeout
 from llmflow.policy import Band, Off, Policy, Site
-from llmflow.ports import Clock, Provider
+from llmflow.ports import CacheStore, Clock, Kept, Provider
 from llmflow.prices import Price
 from llmflow.prompts import UnusedParameterWarning, prompt
 from llmflow.schema import Partial
@@ -85,8 +85,11 @@ __all__ = [
     "Band",
     "BudgetExceeded",
     "Bulkhead",
+    "Cache",
+    "CacheStore",
     "Call",
     "Chunk",
+    "CircuitBreaker",
     "CircuitOpen",
     "Clock",
     "ContentFiltered",
@@ -100,6 +103,7 @@ __all__ = [
     "Final",
     "Flow",
     "InvalidOutput",
+    "Kept",
     "LLMFlowError",
     "Message",
     "Model",
@@ -132,10 +136,11 @@ __all__ = [
     "RunConflict",
     "Runtime",
     "Site",
-    "Stats",
     "Snapshot",
+    "Stats",
     "Step",
     "StepError",
+    "Stream",
     "Task",
     "Timeout",
     "Truncated",

@@ -319,6 +319,19 @@ class Answer:
     saved_usd: Decimal | None = None
     """What the answer had cost when it was asked for, where it comes from a cache or another call; None when unknown."""
 
+    @staticmethod
+    def kept(
+        value: Any, text: str, model: Model, *, by: str | None, repaired: bool, saved_usd: Decimal | None
+    ) -> Answer:
+        """Return an answer that was not asked for by this call; `by` is the exact model that gave it."""
+        reply = _new_reply(text=text, model=by)
+        return _new_answer(
+            value=value, text=text, reply=reply, model=model, repaired=repaired, cached=True, saved_usd=saved_usd
+        )
+
+
+_new_reply, _new_answer = quick(Reply), quick(Answer)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:

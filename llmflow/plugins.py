@@ -22,7 +22,7 @@ from llmflow.signals import HOOK_OF, Listener, Signals
 
 if TYPE_CHECKING:
     from llmflow.models import Model
-    from llmflow.ports import Provider
+    from llmflow.ports import CacheStore, Provider
     from llmflow.prices import Price
 
 __all__ = ["GROUP", "PluginInfo", "Registry"]
@@ -196,6 +196,19 @@ class Registry:
             "llmflow_price", what, builtin=True, model=model
         )
         return None if found is None else found[1]
+
+    def store(self, url: str, option: str) -> CacheStore:
+        """Return the store that an address names; `option` is the argument of `Runtime` it was given as.
+
+        Raises:
+            DefinitionError: When no plugin knows its scheme.
+            PluginDefinitionError: When two do.
+        """
+        found = self._first("llmflow_store", f"the store {url!r}", url=url)
+        if found is None:
+            msg = f"Runtime({option}={url!r}): no plugin supplies this store; built in are 'memory://' and 'sqlite:///path'"
+            raise DefinitionError(msg)
+        return found[1]  # type: ignore[no-any-return]
 
     def _first(
         self, hook: str, what: str, *, builtin: bool | None = None, **arguments: object

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from llmflow.messages import OutputFormat, Reply, Request
     from llmflow.models import Model
 
-__all__ = ["CacheStore", "Clock", "Provider", "Send"]
+__all__ = ["CacheStore", "Clock", "Kept", "Provider", "Send"]
 
 Send: TypeAlias = "Callable[[Request], Awaitable[Reply]]"
 """Sends one request and returns the reply, or raises a `ProviderError`. It never retries and never sleeps."""
@@ -47,10 +47,19 @@ class Provider(Protocol):
         ...
 
 
+class Kept(NamedTuple):
+    """What a `CacheStore` holds under a key."""
+
+    entry: bytes
+    """JSON, as it was given to `put`."""
+    age: float
+    """Seconds since then, on the store's own clock; never less than have really passed."""
+
+
 class CacheStore(Protocol):
     """Where accepted answers are kept. None of its methods raises: what cannot be read is a miss, and said once."""
 
-    async def get(self, key: str, /) -> bytes | None:
+    async def get(self, key: str, /) -> Kept | None:
         """Return what was kept under `key`, None when there is nothing or it cannot be read."""
         ...
 

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 from llmflow.events import (
     AttemptFinished,
     AttemptStarted,
+    BreakerChanged,
+    CacheHit,
     CallFinished,
     CallStarted,
     FallbackTaken,
@@ -29,6 +31,8 @@ HOOK_OF: Mapping[type, str] = {
     AttemptFinished: "llmflow_attempt_finished",
     RetryScheduled: "llmflow_retry_scheduled",
     FallbackTaken: "llmflow_fallback_taken",
+    CacheHit: "llmflow_cache_hit",
+    BreakerChanged: "llmflow_breaker_changed",
 }
 """The notify hook that is told of each class of event."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llmflow.messages import Answer, Ask, Reply, Request
     from llmflow.models import Model, Params
     from llmflow.policy._bands import Band
-    from llmflow.ports import Clock
+    from llmflow.ports import CacheStore, Clock
     from llmflow.prices import Price
 
 __all__ = ["CallLayer", "Off", "Options", "Policy", "RequestLayer", "Site", "State"]
@@ -92,6 +92,11 @@ class Site(Protocol):
         Raises:
             InvalidOutput: When it does not fit.
         """
+        ...
+
+    @property
+    def cache_store(self) -> CacheStore:
+        """Where the runtime keeps accepted answers."""
         ...
 
     @property

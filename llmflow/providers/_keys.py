@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
+import os
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -11,7 +14,7 @@ from llmflow.errors import AuthenticationFailed, DefinitionError
 if TYPE_CHECKING:
     from llmflow.models import Model
 
-__all__ = ["check_address", "find_key"]
+__all__ = ["check_address", "connection_identity", "find_key", "hashed"]
 
 _PLACEHOLDER = "none"
 
@@ -38,6 +41,28 @@ def find_key(model: Model, *variables: str) -> str:
         return _PLACEHOLDER
     msg = f"model {model.name!r} has no API key; set {variables[0]} or pass Model({model.name!r}, api_key=...)"
     raise AuthenticationFailed(msg, provider=model.provider, model=model.name)
+
+
+def hashed(key: str) -> str:
+    """Return what tells one key from another and does not show it."""
+    return hmac.new(b"llmflow connection identity", key.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def connection_identity(model: Model, keys: tuple[str, ...], around: tuple[str, ...]) -> str:
+    """Return what tells a model's connection from others: address, organisation, and account or a hash of the key.
+
+    Args:
+        model: The model.
+        keys: Environment variables that may hold its key.
+        around: Environment variables in which the SDK finds address and organisation, if the model does not say them.
+
+    Raises:
+        AuthenticationFailed: When there is no usable key.
+    """
+    key = find_key(model, *keys)
+    said = [os.environ.get(name) for name in around]
+    who = ("account", model.account) if model.account is not None else ("key", hashed(key))
+    return repr((model.base_url, said, who))
 
 
 def check_address(model: Model) -> None:

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from llmflow.providers._keys import check_address, find_key
+from llmflow.providers._keys import check_address, connection_identity, find_key
 from llmflow.providers._openai_body import param_names, wire_messages
 from llmflow.providers._openai_errors import translate
 from llmflow.providers._openai_reply import read_completion
@@ -29,6 +29,7 @@ __all__ = ["API", "BodyBuilder", "OpenAIProvider", "openai_route"]
 
 _OFFICIAL = "https://api.openai.com/v1"
 _KEY_VARIABLE = "OPENAI_API_KEY"
+_AROUND = ("OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 
 class OpenAIProvider:
@@ -56,6 +57,10 @@ class OpenAIProvider:
             return self._connections.to(API.sdk, model.base_url, key), key
 
         return openai_route(model, output, address, wires, self._wall_clock).send
+
+    def identity(self, model: Model, /) -> str:
+        """Return what tells a model's connection from others in a cache."""
+        return connection_identity(model, (_KEY_VARIABLE,), _AROUND)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

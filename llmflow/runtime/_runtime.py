@@ -20,6 +20,7 @@ from llmflow.models import Model, Params, as_model
 from llmflow.observers import LogObserver, Stats, StatsObserver
 from llmflow.plugins import PluginInfo, Registry
 from llmflow.policies import _defaults as default_policies
+from llmflow.policies._breaker import Breaker
 from llmflow.policy import Band, Declared, Off, Policy, State, check_policies, resolve
 from llmflow.prices import Price
 from llmflow.providers import _plugin as provider_plugin
@@ -27,7 +28,10 @@ from llmflow.providers._price_table import PriceTable
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import read_config
 from llmflow.runtime._connect import connect_foreign, connect_handler
+from llmflow.runtime._identity import Identities
+from llmflow.runtime._stores import Stores
 from llmflow.step import close_portals
+from llmflow.stores import StorePlugin
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
     from llmflow.engine import LocalEngine
     from llmflow.messages import OutputFormat
-    from llmflow.ports import Clock, Provider, Send
+    from llmflow.ports import CacheStore, Clock, Provider, Send
     from llmflow.signals import Listener
     from llmflow.step import Bound, Unit
 
@@ -56,7 +60,7 @@ class Runtime:
     Args:
         plugins: Modules or objects with `@hookimpl` functions, beside those that are installed.
         policies: For every step; a declaration on a step or its flow goes before.
-        store: Where caches, journals and shared state live. Only `memory://` is built in.
+        store: Where caches live: `memory://`, `sqlite:///path/to/file.db`, or what a plugin supplies.
         cache: A store for the cache alone.
         journal: A store for the journal alone.
         shared: A store for shared state alone.
@@ -88,7 +92,6 @@ class Runtime:
         clock: Clock | None = None,
         seed: int | None = None,
     ) -> None:
-        _check_stores(store=store, cache=cache, journal=journal, shared=shared)
         if engine != "local":
             msg = f"no plugin supplies the engine {engine!r}; built in is 'local'"
             raise DefinitionError(msg)
@@ -100,6 +103,8 @@ class Runtime:
         self.random = Random(seed)  # noqa: S311  # jitter, not secrets
         self._stats = StatsObserver()
         self._registry = Registry(self._builtins(), plugins)
+        self._stores = Stores(self._registry, store=store, cache=cache, journal=journal, shared=shared)
+        self._identities = Identities()
         self._signals = self._registry.signals()
         self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
         self.override_model: Model | None = None
@@ -114,6 +119,7 @@ class Runtime:
         return [
             ("llmflow-policies", default_policies),
             ("llmflow-providers", provider_plugin),
+            ("llmflow-stores", StorePlugin(self.clock)),
             ("llmflow-prices", PriceTable(self.clock.time)),
             ("llmflow-stats", self._stats),
             ("llmflow-log", LogObserver()),
@@ -155,16 +161,19 @@ class Runtime:
     def close(self) -> None:
         """Stop being current, close the connections of past `.sync()` calls and stop their event loops.
 
+        What waits to be written to a file is written.
         Threads of tasks that were abandoned are waited for, a few seconds at most.
         """
         self._step_down()
         close_portals(self.aclose)
+        self._stores.close()
         abandoned_threads(self).join(_PATIENCE)
 
     async def aclose(self) -> None:
-        """Close the connections that were opened on the running event loop."""
+        """Close the connections that were opened on the running event loop, and write what waits to be written."""
         for provider, _ in list(self._providers.values()):
             await provider.aclose()
+        await self._stores.aclose()
 
     @contextmanager
     def override(
@@ -286,7 +295,12 @@ class Runtime:
 
     def identity(self, model: Model) -> str:
         """Return what tells a model's connection from others in a cache; see `Site.identity`."""
-        return repr((model.name, model.base_url, model.account))
+        return self._identities.of(model, lambda: self._provider(model.provider)[0])
+
+    @property
+    def cache_store(self) -> CacheStore:
+        """Where accepted answers are kept."""
+        return self._stores.cache
 
     def shared(self, key: Hashable, make: Callable[[], S]) -> S:
         """Return the one object under `key`, made at the first call."""
@@ -315,9 +329,24 @@ class Runtime:
         """Yield what the shared objects of policies say about themselves."""
         with self._lock:
             objects = tuple(self._shared.values())
-        for one in objects:
+        for one in (self._stores, *objects):
             if (state := getattr(one, "state", None)) is not None and (said := state()) is not None:
                 yield said
+
+    def reset_breaker(self, model: Model | str | None = None) -> int:
+        """Close the circuit breakers of a model, or every one, and forget what they have counted.
+
+        Args:
+            model: Its name, or the model itself to reset only those of its connection.
+
+        Returns:
+            How many breakers there were.
+        """
+        with self._lock:
+            found = [one for one in self._shared.values() if isinstance(one, Breaker) and one.guards(model)]
+        for one in found:
+            one.reset()
+        return len(found)
 
     @property
     def plugins(self) -> tuple[PluginInfo, ...]:
@@ -339,13 +368,6 @@ def _place(function: Any) -> tuple[str, str]:
 
 def _is_local(*functions: Any) -> bool:
     return any("<locals>" in function.__qualname__ for function in functions)
-
-
-def _check_stores(**urls: str | None) -> None:
-    for name, url in urls.items():
-        if url is not None and url != "memory://":
-            msg = f"Runtime({name}={url!r}): no plugin supplies this store; built in is 'memory://'"
-            raise DefinitionError(msg)
 
 
 def _check_prices(prices: Mapping[str, Price]) -> dict[str, Price]:

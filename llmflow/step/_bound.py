@@ -22,7 +22,7 @@ from llmflow.step._record import annotate, explained, say_where, total_cost, tot
 
 if TYPE_CHECKING:
     from llmflow.context import Frame, Scope
-    from llmflow.ports import Clock
+    from llmflow.ports import CacheStore, Clock
     from llmflow.prices import Price
     from llmflow.schema import OutputSchema
     from llmflow.step._feed import Feed
@@ -55,6 +55,10 @@ class BoundSite:
 
     def identity(self) -> str:
         return self.runtime.identity(self.model)  # type: ignore[no-any-return]
+
+    @property
+    def cache_store(self) -> CacheStore:
+        return self.runtime.cache_store  # type: ignore[no-any-return]
 
     @property
     def clock(self) -> Clock:
