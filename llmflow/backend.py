@@ -58,7 +58,12 @@ def monotonic() -> float:
     """Seconds on the clock of the running event loop, so that a loop on virtual time is one everywhere."""
     if (loop := running_loop()) is not None:
         return loop.time()
-    return sys.modules["trio"].current_time() if on_trio() else time.monotonic()
+    if not on_trio():
+        return time.monotonic()
+    clock = sys.modules["trio"].lowlevel.current_clock()
+    # trio adds a random offset of its own to each run; without it the loops of several threads share one time line,
+    # and what one of them keeps until a certain point (an open breaker, a deadline) means the same to the others.
+    return clock.current_time() - getattr(clock, "offset", 0.0)  # type: ignore[no-any-return]
 
 
 def cancelled_class() -> type[BaseException]:
