@@ -14,7 +14,7 @@ from llmflow.cli._terminal import jsonable, out_console, say, table, write_json,
 from llmflow.graph import Flow
 from llmflow.graph._render import dot, mermaid, svg
 from llmflow.plugins import PluginInfo
-from llmflow.runtime._plan import Plan, plan
+from llmflow.runtime import Plan, plan
 
 __all__ = ["show_graph", "show_plan", "show_plugins"]
 

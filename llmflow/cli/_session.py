@@ -11,8 +11,7 @@ import anyio
 
 from llmflow.cli._failures import UsageError
 from llmflow.context import runtimes
-from llmflow.runtime import Runtime
-from llmflow.runtime._plan import plan
+from llmflow.runtime import Runtime, plan
 from llmflow.step import Unit
 
 __all__ = ["check", "run_async", "session"]

@@ -2,7 +2,8 @@
 
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import Config, Setting, read_config
-from llmflow.runtime._plan import Layer, Plan, PlannedNode, plan
+from llmflow.runtime._plan import Layer, Plan, PlannedNode
+from llmflow.runtime._planning import plan
 from llmflow.runtime._runtime import Runtime, default_runtime
 
 __all__ = [

@@ -1,0 +1,201 @@
+"""Finding out what a target will do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from llmflow.context import runtimes
+from llmflow.engine._places import Places
+from llmflow.errors import DefinitionError
+from llmflow.graph import Flow, Node, Task
+from llmflow.models import Model
+from llmflow.policy import Band, Declared, Off, check_count
+from llmflow.runtime._bounds import Cost, Costs, flow_limit
+from llmflow.runtime._plan import Layer, Plan, PlannedNode
+from llmflow.step import BoundStep, Unit
+
+if TYPE_CHECKING:
+    from llmflow.context import Scope
+    from llmflow.runtime._runtime import Runtime
+
+__all__ = ["PROMPT_TOKENS", "plan"]
+
+PROMPT_TOKENS = 8_192
+"""What a prompt is taken to have at most when nobody knows what will be in it."""
+
+
+def plan(
+    target: Unit[..., Any],
+    /,
+    *,
+    runtime: Runtime | None = None,
+    inputs: Mapping[str, object] | None = None,
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> Plan:
+    """Say what `target` will do and what it takes at worst, without doing it: no request is sent.
+
+    Args:
+        target: A step, task or flow.
+        runtime: The runtime to plan for; the current one unless given.
+        inputs: The arguments of one call, by name. Prompts that follow from them are rendered and counted.
+        prompt_tokens: What every other prompt is taken to have at most.
+
+    Raises:
+        DefinitionError: For anything that is wrong with the target, as at its first call.
+        TypeError: For inputs that are not the target's parameters.
+    """
+    if not isinstance(target, Unit):
+        msg = f"plan() takes a step, task or flow, got {type(target).__name__}"
+        raise DefinitionError(msg)
+    check_count(prompt_tokens, name="plan: prompt_tokens", minimum=0)
+    runtime = runtime or runtimes.current()
+    assert runtime is not None
+    known = None if inputs is None else target.inputs((), dict(inputs))
+    return _Planner(runtime, Costs(runtime, prompt_tokens), known).plan(target)
+
+
+class _Planner:
+    def __init__(self, runtime: Runtime, costs: Costs, inputs: Mapping[str, object] | None) -> None:
+        self._runtime = runtime
+        self._costs = costs
+        self._inputs = inputs
+        self._limit: float | None = None
+
+    def plan(self, target: Unit[..., Any]) -> Plan:
+        bounds = self._costs.of_unit(target, None, self._inputs).total
+        if isinstance(target, Flow) and not target.eager:
+            self._limit = flow_limit(target, self._runtime)
+            graph = target.graph()
+            keys, places = {node.index: node.key for node in graph.nodes}, Places(None)
+            return Plan(
+                target=target.name,
+                kind="flow",
+                nodes=tuple(self._node(node, keys, places) for node in graph.nodes),
+                constants=graph.constants,
+                layers=_of_the_run(target, self._runtime),
+                graph=graph,
+                bounds=bounds,
+            )
+        layers = _of_the_run(target, self._runtime) if isinstance(target, Flow) else ()
+        cost = Cost.of(bounds, None)
+        nodes = (_planned_unit(target, self._runtime, None, target.name, cost),)
+        return Plan(target=target.name, kind=target.kind, nodes=nodes, layers=layers, bounds=bounds)
+
+    def _limited(self, cost: Cost) -> Cost:
+        """Return the cost of a node of the flow, which ends when the flow does."""
+        return cost._replace(each=cost.each.at_most(seconds=self._limit))
+
+    def _node(self, node: Node, keys: dict[int, str], places: Places) -> PlannedNode:
+        after = tuple(keys[index] for index in node.after if index in keys)
+        cost = self._limited(self._costs.of_node(node, places, self._inputs))
+        if node.unit is None:
+            return PlannedNode(
+                key=node.key,
+                kind=node.kind,
+                name=node.name,
+                after=after,
+                output="" if node.branches else _type_name(node.output),
+                location=node.location,
+                branches=tuple(self._node(branch, keys, places) for branch in node.branches.values()),
+                bounds=cost.each,
+            )
+        scope = places.scopes[places.of(node.scope)]
+        kind = "map" if node.kind == "map" else None
+        return _planned_unit(
+            node.unit, self._runtime, scope, node.key, cost, after=after, location=node.location, kind=kind
+        )
+
+
+def _of_the_run(target: Flow[..., Any], runtime: Runtime) -> tuple[Layer, ...]:
+    """Return the limits that the flow keeps for its run as a whole."""
+    declared = [Declared(one, f"flow:{target.name}") for one in target.policies]
+    declared += [Declared(one, "runtime") for one in runtime.policies]
+    return tuple(_layer(one) for one in declared if not isinstance(one.policy, Off) and one.band == Band.DEADLINE)
+
+
+def _planned_unit(
+    unit: Unit[..., Any],
+    runtime: Runtime,
+    scope: Scope | None,
+    key: str,
+    cost: Cost,
+    *,
+    after: tuple[str, ...] = (),
+    location: str = "",
+    kind: str | None = None,
+) -> PlannedNode:
+    bound = unit.bound(runtime, scope)
+    common: dict[str, Any] = {
+        "key": key,
+        "kind": kind or unit.kind,
+        "name": unit.name,
+        "after": after,
+        "location": location or unit.origin,
+        "bounds": cost.each,
+        "items": cost.items,
+    }
+    if isinstance(bound, BoundStep):
+        return PlannedNode(
+            **common,
+            models=tuple(model.name for model in bound.models),
+            output=_type_name(unit.signature.returns),
+            prompt_version=bound.version,
+            layers=tuple(_with_ends(bound)),
+        )
+    declared = runtime.layers(unit, scope) if not isinstance(unit, Task) else ()
+    own = {id(policy) for policy in unit.policies}
+    layers = tuple(_layer(one) for one in declared if id(one.policy) in own)
+    if isinstance(unit, Task):
+        layers = tuple(_layer(Declared(one, f"task:{unit.name}")) for one in unit.policies if hasattr(one, "band"))
+    return PlannedNode(**common, output=_type_name(unit.signature.returns), layers=layers)
+
+
+def _with_ends(bound: BoundStep) -> Iterator[Layer]:
+    """Yield the layers of a step, with the parser between the onions and the provider at the end."""
+    calls = [one for one in bound.layers if one.band.wraps_calls]
+    requests = [one for one in bound.layers if not one.band.wraps_calls]
+    yield from map(_layer, calls)
+    yield Layer("parse", f"-> {_type_name(bound.step.signature.returns)}", "")
+    yield from (_layer(one) for one in requests if one.band < Band.TIMEOUT)
+    yield Layer("record", "every physical request", "")
+    yield from (_layer(one) for one in requests if one.band >= Band.TIMEOUT)
+    yield Layer("provider", ", ".join(dict.fromkeys(model.provider for model in bound.models)), "")
+
+
+def _layer(declared: Declared) -> Layer:
+    return Layer(declared.band.name, _shown(declared.policy), declared.source)
+
+
+def _shown(policy: object) -> str:
+    """Return a policy with the options that differ from its defaults."""
+    kind = type(policy).__name__
+    if not is_dataclass(policy):
+        return kind
+    values = {one.name: (getattr(policy, one.name), one.default) for one in fields(policy)}
+    said = [_option(name, value) for name, (value, default) in values.items() if value != default]
+    if not said:  # its first option, which says most, as in `Retry(attempts=3)`
+        said = [f"{name}={_value(value)}" for name, (value, _) in list(values.items())[:1]]
+    return f"{kind}({', '.join(said)})"
+
+
+def _option(name: str, value: Any) -> str:
+    several = cast("tuple[object, ...]", value) if isinstance(value, tuple) else ()
+    models = [one for one in several if isinstance(one, Model)]
+    if models:  # as in Fallback("a/b", "c/d")
+        return ", ".join(map(_value, models))
+    return f"{name}={_value(cast(object, value))}"
+
+
+def _value(value: object) -> str:
+    """Return an option as it would be written; a model by its name, as what else it holds is nobody's business."""
+    if isinstance(value, Model):
+        return repr(value.name)
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def _type_name(annotation: object) -> str:
+    if isinstance(annotation, type) and not hasattr(annotation, "__args__"):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
