@@ -125,10 +125,8 @@ class Breaker:
         """Return the seconds until a probe may be sent, None when one may be sent now."""
         if self._state != "open":
             return None
-        if (
-            now < self._opened_at
-        ):  # a loop with a clock of its own, as in tests: begin the wait anew rather than wait for ever
-            self._opened_at = now
+        # The clock of another loop may be behind, in tests on virtual time: wait once more then, and not for ever.
+        self._opened_at = min(self._opened_at, now)
         left = self._opened_at + self.open_for - now
         return left if left > 0 else None
 

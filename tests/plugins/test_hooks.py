@@ -6,7 +6,22 @@ from typing import Any
 
 import pytest
 
-from llmflow import Fallback, Price, ProviderUnavailable, Repair, Reply, Retry, Runtime, Step, Usage, plan, prompt, step
+from llmflow import (
+    CircuitBreaker,
+    CircuitOpen,
+    Fallback,
+    Price,
+    ProviderUnavailable,
+    Repair,
+    Reply,
+    Retry,
+    Runtime,
+    Step,
+    Usage,
+    plan,
+    prompt,
+    step,
+)
 from llmflow.testing._scripted import ScriptedModel, scripted
 
 from .conftest import SitePackages
@@ -229,3 +244,19 @@ async def test_hook_llmflow_fallback_taken(site_packages: SitePackages) -> None:
         event.to_model,
         type(event.error),
     )
+
+
+async def test_hook_llmflow_breaker_changed(site_packages: SitePackages) -> None:
+    """A breaker that opens is announced with the model it guards and both states."""
+    recorder = Recorder(site_packages, "llmflow_breaker_changed")
+    down = scripted(default=lambda _: _raise(ProviderUnavailable("down")))
+    with Runtime():
+        with pytest.raises(CircuitOpen):
+            await asking(down, CircuitBreaker(min_calls=1), QUICK)("rain")
+    (event,) = recorder.events
+
+    assert ("scripted/model", "closed", "open") == (event.name, event.old, event.new)
+
+
+def _raise(error: Exception) -> None:
+    raise error
