@@ -120,6 +120,9 @@ def run(
         bool, typer.Option("--resume", help="Continue --out: run only the lines that have no value in it yet.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin --out anew although it holds results.")] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Send nothing; show what it would take at worst, with these inputs.")
+    ] = False,
     model: ModelName = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -141,16 +144,23 @@ def run(
     [cyan]llmflow run app:support --input '{"message": "Hello", "urgent": true}' | jq .category[/]
 
     [cyan]llmflow run app.py:triage --map messages.jsonl --out tickets.jsonl --concurrency 8[/]
+
+    [cyan]llmflow run app.py:triage --map messages.jsonl --dry-run[/]
     """
+    from llmflow.cli._dry_run import dry_run, dry_run_map
     from llmflow.cli._map import run_map  # --help and --version need none of it
     from llmflow.cli._run import run_once
 
     if map_path is None:
         _refuse_without_map(out=out, resume=resume, overwrite=overwrite)
+        if dry:
+            return dry_run(target, source=source, model=model, as_json=as_json)
         run_once(target, source=source, model=model, as_json=as_json, quiet=quiet)
         return 0
     if source is not None:
         raise UsageError("--input and --map exclude each other", "--input is for one call, --map for a file of them.")
+    if dry:
+        return dry_run_map(target, path=map_path, concurrency=concurrency, model=model, as_json=as_json)
     return run_map(
         target,
         path=map_path,

@@ -16,7 +16,7 @@ from llmflow.graph._render import dot, mermaid, svg
 from llmflow.plugins import PluginInfo
 from llmflow.runtime import Plan, plan
 
-__all__ = ["show_graph", "show_plan", "show_plugins"]
+__all__ = ["show_graph", "show_plan", "show_plugins", "write_plan"]
 
 _WRITERS = {"mermaid": mermaid, "svg": svg, "dot": dot}
 
@@ -28,13 +28,18 @@ def show_plan(target: str, *, model: str | None, as_json: bool) -> None:
     """Write what a target will do."""
     unit = load_target(target)
     with session(model) as runtime:
-        made = plan(unit, runtime=runtime)
+        write_plan(plan(unit, runtime=runtime), as_json=as_json)
+
+
+def write_plan(made: Plan, *, as_json: bool) -> int:
+    """Write a plan, and return the exit code: 3 when a budget lets nothing of it through."""
     if as_json:
         write_json(jsonable(made.to_dict()))
-        return
+        return 0
     console = out_console()
     for line in _plan_lines(made):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
+    return 0
 
 
 def _plan_lines(made: Plan) -> list[Text]:

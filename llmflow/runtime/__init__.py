@@ -3,7 +3,7 @@
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import Config, Setting, read_config
 from llmflow.runtime._plan import Layer, Plan, PlannedNode
-from llmflow.runtime._planning import plan
+from llmflow.runtime._planning import plan, plan_map
 from llmflow.runtime._runtime import Runtime, default_runtime
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "SystemClock",
     "default_runtime",
     "plan",
+    "plan_map",
     "read_config",
 ]

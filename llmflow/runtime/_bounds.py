@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmflow.models import Model
     from llmflow.step import MapCall
 
-__all__ = ["Cost", "Costs", "flow_limit"]
+__all__ = ["Cost", "Costs", "flow_limit", "mapped", "one_of"]
 
 ASSUMES = "assumes"
 """How a note begins that says what a bound rests on, rather than why there is none."""
@@ -121,7 +121,7 @@ class Costs:
         if node.kind == "or_else":
             return _one_after_the_other([self.of_node(one, places, inputs) for one in node.branches.values()])
         if node.branches:
-            return _one_of([self.of_node(one, places, inputs) for one in node.branches.values()])
+            return one_of([self.of_node(one, places, inputs) for one in node.branches.values()])
         if node.unit is None:
             return Cost.of(Bounds.nothing(), None)
         scope = places.scopes[places.of(node.scope)]
@@ -134,11 +134,11 @@ class Costs:
         assert node.mapping is not None
         items, fixed = items_in(value_of(node.items, inputs)), values_of(node.inputs, inputs)
         if items is None or value_of(node.items, inputs) is UNKNOWN:
-            return _mapped(self.of_unit(node.unit, scope, None), None, node.mapping.concurrency, node.key)
+            return mapped(self.of_unit(node.unit, scope, None), None, node.mapping.concurrency, node.key)
         mapping = map_call(node, items, fixed or {})
         mapping.discard()  # it is not going to run
         each = self.of_items(mapping, scope, items if fixed is not None else None)
-        return _mapped(each, len(items), mapping.concurrency, node.key)
+        return mapped(each, len(items), mapping.concurrency, node.key)
 
     def of_items(self, mapping: MapCall[Any, Any, Any], scope: Scope | None, items: Collection[Any] | None) -> Cost:
         """Return what the dearest item of a map takes; only the prompts of a step can be told apart."""
@@ -151,7 +151,7 @@ class Costs:
             with suppress(TypeError):  # an item that does not fit is the run's failure, and sends nothing
                 arguments = mapping.arguments(item)
             costs.append(self.of_unit(unit, scope, arguments))
-        return _one_of(costs)
+        return one_of(costs)
 
 
 def flow_limit(flow: Flow[..., Any], runtime: Any, scope: Scope | None = None) -> float | None:
@@ -164,7 +164,7 @@ def flow_limit(flow: Flow[..., Any], runtime: Any, scope: Scope | None = None) -
 # -- putting costs together --------------------------------------------------------------------------------------------
 
 
-def _one_of(costs: Iterable[Cost]) -> Cost:
+def one_of(costs: Iterable[Cost]) -> Cost:
     worst, pots = Bounds.nothing(), None
     for cost in costs:
         worst, pots = worst.either(cost.total), _common(pots, cost.pots)
@@ -218,7 +218,7 @@ def _common(one: frozenset[Pot] | None, other: frozenset[Pot] | None) -> frozens
     return one & other
 
 
-def _mapped(cost: Cost, items: int | None, concurrency: int, key: str) -> Cost:
+def mapped(cost: Cost, items: int | None, concurrency: int, key: str) -> Cost:
     """Return what a map takes: its workers take items one after the other."""
     each = cost.total
     if items is not None:

@@ -64,7 +64,8 @@ class Plan:
         constants: What the flow's body computed while it was traced; it is the same in every run.
         layers: What is kept for the run as a whole, such as a flow's deadline.
         graph: The graph behind the nodes, None for anything but a traced flow.
-        bounds: What one call of the target takes at worst.
+        bounds: What one call of the target takes at worst, or all calls of a map together.
+        items: How many items the target is mapped over, None when it is called once.
     """
 
     target: str
@@ -74,13 +75,15 @@ class Plan:
     layers: tuple[Layer, ...] = ()
     graph: Graph | None = field(default=None, repr=False)
     bounds: Bounds = Bounds()  # noqa: RUF009  # frozen
+    items: int | None = None
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.kind} {self.target}: {len(self.nodes)} node{'s' if len(self.nodes) != 1 else ''}"
-        yield f"  at worst: {bounds_in_words(self.bounds)}"
+        over = "" if self.items is None else f" for all {self.items:,} items"
+        yield f"  at worst: {bounds_in_words(self.bounds)}{over}"
         for note in self.bounds.notes:
             yield f"  note: {note}"
         for layer in self.layers:
@@ -99,6 +102,7 @@ class Plan:
             "target": self.target,
             "kind": self.kind,
             "bounds": _plain_bounds(self.bounds),
+            "items": self.items,
             "layers": [{one.name: getattr(layer, one.name) for one in fields(layer)} for layer in self.layers],
             "constants": [[name, repr(value)] for name, value in self.constants],
             "nodes": [_plain(node) for node in self.nodes],

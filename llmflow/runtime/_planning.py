@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.context import runtimes
@@ -12,7 +12,7 @@ from llmflow.errors import DefinitionError
 from llmflow.graph import Flow, Node, Task
 from llmflow.models import Model
 from llmflow.policy import Band, Declared, Off, check_count
-from llmflow.runtime._bounds import Cost, Costs, flow_limit
+from llmflow.runtime._bounds import Cost, Costs, flow_limit, mapped, one_of
 from llmflow.runtime._plan import Layer, Plan, PlannedNode
 from llmflow.step import BoundStep, Unit
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.runtime._runtime import Runtime
 
-__all__ = ["PROMPT_TOKENS", "plan"]
+__all__ = ["PROMPT_TOKENS", "plan", "plan_map"]
 
 PROMPT_TOKENS = 8_192
 """What a prompt is taken to have at most when nobody knows what will be in it."""
@@ -46,20 +46,45 @@ def plan(
         DefinitionError: For anything that is wrong with the target, as at its first call.
         TypeError: For inputs that are not the target's parameters.
     """
+    _check(target, prompt_tokens)
+    known = None if inputs is None else target.inputs((), dict(inputs))
+    return _Planner(runtime or runtimes.current(), prompt_tokens, known).plan(target)
+
+
+def plan_map(
+    target: Unit[..., Any],
+    items: Iterable[Mapping[str, object]],
+    /,
+    *,
+    concurrency: int,
+    runtime: Runtime | None = None,
+    prompt_tokens: int = PROMPT_TOKENS,
+) -> Plan:
+    """Say what `target` takes at worst when it is called for each of these inputs, without doing it.
+
+    Args:
+        target: A step, task or flow.
+        items: The arguments of each call, by name.
+        concurrency: How many items are in work at a time.
+        runtime: The runtime to plan for; the current one unless given.
+        prompt_tokens: What a prompt is taken to have at most that does not follow from the inputs.
+    """
+    _check(target, prompt_tokens)
+    planner = _Planner(runtime or runtimes.current(), prompt_tokens, None)
+    return planner.plan_map(target, items, concurrency)
+
+
+def _check(target: object, prompt_tokens: int) -> None:
     if not isinstance(target, Unit):
         msg = f"plan() takes a step, task or flow, got {type(target).__name__}"
         raise DefinitionError(msg)
     check_count(prompt_tokens, name="plan: prompt_tokens", minimum=0)
-    runtime = runtime or runtimes.current()
-    assert runtime is not None
-    known = None if inputs is None else target.inputs((), dict(inputs))
-    return _Planner(runtime, Costs(runtime, prompt_tokens), known).plan(target)
 
 
 class _Planner:
-    def __init__(self, runtime: Runtime, costs: Costs, inputs: Mapping[str, object] | None) -> None:
+    def __init__(self, runtime: Runtime, prompt_tokens: int, inputs: Mapping[str, object] | None) -> None:
         self._runtime = runtime
-        self._costs = costs
+        self._costs = Costs(runtime, prompt_tokens)
         self._inputs = inputs
         self._limit: float | None = None
 
@@ -82,6 +107,16 @@ class _Planner:
         cost = Cost.of(bounds, None)
         nodes = (_planned_unit(target, self._runtime, None, target.name, cost),)
         return Plan(target=target.name, kind=target.kind, nodes=nodes, layers=layers, bounds=bounds)
+
+    def plan_map(self, target: Unit[..., Any], items: Iterable[Mapping[str, object]], concurrency: int) -> Plan:
+        costs = [self._costs.of_unit(target, None, target.inputs((), dict(one))) for one in items]
+        dearest = one_of(costs) if costs else self._costs.of_unit(target, None, None)
+        total = mapped(dearest, len(costs), concurrency, target.name).total
+        made = self.plan(target)
+        nodes = made.nodes
+        if made.graph is None:  # what the inputs say about its prompts is known for each of the items
+            nodes = (replace(nodes[0], kind="map", bounds=dearest.each, items=len(costs)),)
+        return replace(made, nodes=nodes, bounds=total, items=len(costs))
 
     def _limited(self, cost: Cost) -> Cost:
         """Return the cost of a node of the flow, which ends when the flow does."""

@@ -46,13 +46,6 @@ def _seconds(seconds: float | None) -> str:
     if seconds < _MINUTE:
         tenths = math.ceil(seconds * 10 - 1e-6) / 10  # 0.3 * 10 is a little more than 3
         return f"{tenths:g} s"
-    whole = math.ceil(seconds - 1e-6)
-    hours, rest = divmod(whole, _HOUR)
+    hours, rest = divmod(math.ceil(seconds - 1e-6), _HOUR)
     minutes, last = divmod(rest, _MINUTE)
-    return (
-        f"{hours} h {minutes} min"
-        if hours and not last
-        else f"{hours} h {minutes} min {last} s"
-        if hours
-        else f"{minutes} min {last} s"
-    )
+    return f"{hours} h {minutes} min {last} s" if hours else f"{minutes} min {last} s"
