@@ -93,7 +93,6 @@ def _from_file(path: Path) -> ModuleType:
 
 def _imported(load: Any, place: str) -> ModuleType:
     """Import with what the module prints sent to stderr: stdout is for data."""
-    importlib.invalidate_caches()  # the file may be younger than what the import system last saw of its folder
     try:
         with redirect_stdout(sys.stderr):
             module: ModuleType = load()

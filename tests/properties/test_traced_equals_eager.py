@@ -11,6 +11,7 @@ import itertools
 import linecache
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -215,13 +216,21 @@ def _pick(draw: st.DrawFn, names: list[str]) -> str:
 
 
 _numbers = itertools.count()
+_MODULE = "llmflow_random_program"
+"""A name that no other test imports; the class of a model must be found in its module."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_module_is_left() -> Iterator[None]:
+    yield
+    sys.modules.pop(_MODULE, None)
 
 
 def load(source: str) -> dict[str, Any]:
     """Run a program whose source Python can find, as a notebook does."""
     name = f"<program {next(_numbers)}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    module = sys.modules["program"] = ModuleType("program")
+    module = sys.modules[_MODULE] = ModuleType(_MODULE)
     exec(compile(source, name, "exec"), module.__dict__)  # noqa: S102
     return module.__dict__
 
