@@ -62,7 +62,19 @@ from llmflow.messages import (
     Usage,
 )
 from llmflow.models import Model, Params
-from llmflow.policies import Bulkhead, Cache, CircuitBreaker, Deadline, Fallback, Repair, Retry, Timeout
+from llmflow.policies import (
+    Budget,
+    BudgetTooSmallWarning,
+    Bulkhead,
+    Cache,
+    CircuitBreaker,
+    Deadline,
+    Fallback,
+    Repair,
+    Retry,
+    Timeout,
+    UnpricedModelWarning,
+)
 from llmflow.policy import Band, Off, Policy, Site
 from llmflow.ports import CacheStore, Clock, Kept, Provider
 from llmflow.prices import Price
@@ -83,7 +95,9 @@ __all__ = [
     "AuthenticationFailed",
     "BadRequest",
     "Band",
+    "Budget",
     "BudgetExceeded",
+    "BudgetTooSmallWarning",
     "Bulkhead",
     "Cache",
     "CacheStore",
@@ -144,6 +158,7 @@ __all__ = [
     "Task",
     "Timeout",
     "Truncated",
+    "UnpricedModelWarning",
     "UnusedParameterWarning",
     "Usage",
     "build",

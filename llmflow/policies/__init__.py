@@ -1,5 +1,6 @@
 """llmflow's own policies, one a file."""
 
+from llmflow.policies._budget import Budget, BudgetTooSmallWarning, UnpricedModelWarning
 from llmflow.policies._bulkhead import Bulkhead
 from llmflow.policies._cache import Cache
 from llmflow.policies._circuit_breaker import CircuitBreaker
@@ -9,4 +10,16 @@ from llmflow.policies._repair import Repair
 from llmflow.policies._retry import Retry
 from llmflow.policies._timeout import Timeout
 
-__all__ = ["Bulkhead", "Cache", "CircuitBreaker", "Deadline", "Fallback", "Repair", "Retry", "Timeout"]
+__all__ = [
+    "Budget",
+    "BudgetTooSmallWarning",
+    "Bulkhead",
+    "Cache",
+    "CircuitBreaker",
+    "Deadline",
+    "Fallback",
+    "Repair",
+    "Retry",
+    "Timeout",
+    "UnpricedModelWarning",
+]

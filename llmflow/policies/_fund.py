@@ -1,0 +1,140 @@
+"""The pots of one budget: which of them a request pays from, by period and key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TypeAlias
+
+from llmflow.context import caller
+from llmflow.errors import BudgetExceeded, DefinitionError
+from llmflow.policies._pot import UNLIMITED, Pot
+from llmflow.policy import State
+from llmflow.prices import dollars
+
+if TYPE_CHECKING:
+    from llmflow.messages import Request
+    from llmflow.policies._purse import Purse
+
+__all__ = ["MOST_KEYS", "Fund", "Key", "period_of_day", "period_of_month"]
+
+Key: TypeAlias = "Callable[[Request], str]"
+
+DAY = 86_400.0
+MOST_KEYS = 100_000
+"""Keys with a pot of their own at a time; one more is refused, as to forget one would be to let it spend again."""
+_FIRST_SWEEP = 1_000
+
+
+def period_of_day(now: float) -> tuple[float, float]:
+    """Return when the day of `now` begins and ends, in UTC."""
+    start = now // DAY * DAY
+    return start, start + DAY
+
+
+def period_of_month(now: float) -> tuple[float, float]:
+    """Return when the month of `now` begins and ends, in UTC."""
+    start = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    following = (start + timedelta(days=32)).replace(day=1)
+    return start.timestamp(), following.timestamp()
+
+
+class Fund:
+    """One budget of a runtime: its caps and its pots.
+
+    The pot of a call or run lives with that call or run, those of days, months and `total` live here.
+    """
+
+    __slots__ = ("_caps", "_key", "_lock", "_only", "_pots", "_purse", "_sweep_at", "_time", "name", "per")
+
+    def __init__(
+        self,
+        name: str,
+        per: str,
+        caps: Mapping[str, int | None],
+        *,
+        key: str | Key | None,
+        purse: Purse,
+        time: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.per = per
+        self._caps = {unit: UNLIMITED if cap is None else cap for unit, cap in caps.items()}
+        self._key = key
+        self._purse = purse
+        self._time = time
+        self._pots: dict[str | None, Pot] = {}
+        self._only = self._make(None) if key is None and per not in ("call", "run") else None
+        self._sweep_at = _FIRST_SWEEP
+        self._lock = threading.Lock()
+
+    @property
+    def only(self) -> Pot | None:
+        """The pot that every request pays from, None when that depends on the request."""
+        return self._only
+
+    def pot(self, request: Request) -> Pot:
+        """Return the pot that a request pays from."""
+        if self._only is not None:
+            return self._only
+        key = None if self._key is None else self._key_of(request)
+        if self.per == "call":
+            return request.call.shared((self, key), lambda: self._make(key))
+        if self.per == "run":
+            return (request.call.run or request.call).shared((self, key), lambda: self._make(key))
+        return self._pots.get(key) or self._add(key)
+
+    def _key_of(self, request: Request) -> str | None:
+        if self._key == "tenant":
+            return caller.get().tenant
+        assert callable(self._key)
+        key = self._key(request)
+        if not isinstance(key, str):
+            msg = f"Budget {self.name!r}: key returned {key!r} for step {request.call.step!r}, expected a str"
+            raise DefinitionError(msg)
+        return key
+
+    def _make(self, key: str | None) -> Pot:
+        period = {"day": period_of_day, "month": period_of_month}.get(self.per)
+        now = 0.0 if period is None else self._time()
+        return Pot(**self._caps, name=self.name, per=self.per, key=key, period=period, now=now)
+
+    def _add(self, key: str | None) -> Pot:
+        with self._lock:
+            if len(self._pots) >= self._sweep_at and self.per != "total":
+                self._sweep()
+            if key not in self._pots:
+                if len(self._pots) >= MOST_KEYS:
+                    raise self._crowded(key)
+                self._pots[key] = self._make(key)
+            return self._pots[key]
+
+    def _sweep(self) -> None:
+        """Forget the pots of periods that are over: those for a day, as another thread may just have looked one up."""
+        now = self._time()
+        kept = {key: pot for key, pot in self._pots.items() if not pot.idle or now < pot.until + DAY}
+        self._pots = kept
+        self._sweep_at = max(_FIRST_SWEEP, min(2 * len(kept), MOST_KEYS))
+
+    def _crowded(self, key: str | None) -> BudgetExceeded:
+        error = BudgetExceeded(f"budget {self.name!r} keeps {MOST_KEYS:,} keys already, and {key!r} would be one more")
+        error.budget = self.name
+        return error
+
+    def state(self) -> State | None:
+        """Return caps and sums of the pots that live here; those of calls and runs go with them."""
+        if self.per in ("call", "run"):
+            return None
+        pots = list(self._pots.values()) if self._only is None else [self._only]
+        sums = self._purse.sums(pots)
+        values: dict[str, object] = {"per": self.per, "waiting": sums["waiting"]}
+        if self._key is not None:
+            values["keys"] = len(pots)
+        for unit, cap in self._caps.items():
+            if cap != UNLIMITED:
+                convert = dollars if unit == "usd" else int
+                values[unit] = convert(cap)
+                values[f"{unit}_settled"] = convert(sums[unit])
+                values[f"{unit}_reserved"] = convert(sums[f"held_{unit}"])
+        return State(kind="budget", name=self.name, values=values)
