@@ -1,6 +1,19 @@
-"""Built-in listeners: statistics and the log."""
+"""Built-in listeners: statistics, the ledger and the log."""
 
+from llmflow.observers._ledger import By, Ledger, Total
 from llmflow.observers._log import LogObserver, configure_logging
-from llmflow.observers._stats import Latency, ModelStats, Stats, StatsObserver, StepStats
+from llmflow.observers._stats import Latency, ModelStats, Stats, StatsObserver, StepStats, TenantStats
 
-__all__ = ["Latency", "LogObserver", "ModelStats", "Stats", "StatsObserver", "StepStats", "configure_logging"]
+__all__ = [
+    "By",
+    "Latency",
+    "Ledger",
+    "LogObserver",
+    "ModelStats",
+    "Stats",
+    "StatsObserver",
+    "StepStats",
+    "TenantStats",
+    "Total",
+    "configure_logging",
+]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from llmflow.errors import DefinitionError, LLMFlowError, PluginCallError, PluginDefinitionError
-from llmflow.messages import Reply
+from llmflow.messages import Reply, Usage
 from llmflow.records import quick
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["connect_foreign", "connect_handler"]
 
 new_reply = quick(Reply)
+
+_COUNTS = tuple(one.name for one in fields(Usage))
 
 
 def connect_handler(model: Model) -> Send:
@@ -31,7 +34,7 @@ def connect_handler(model: Model) -> Send:
         if isinstance(reply, str):
             return new_reply(text=reply, model=model.model)
         if isinstance(reply, Reply):
-            return reply
+            return _with_honest_usage(reply)
         msg = f"the handler of {model.name!r} returned {type(reply).__name__}, expected a Reply or the answer's text"
         raise DefinitionError(msg)
 
@@ -54,7 +57,7 @@ def connect_foreign(provider: Provider, plugin: str, model: Model, output: Outpu
 
     async def guarded(request: Request) -> Reply:
         try:
-            return await send(request)
+            return _with_honest_usage(await send(request))
         except LLMFlowError:
             raise
         except Exception as exc:
@@ -62,3 +65,28 @@ def connect_foreign(provider: Provider, plugin: str, model: Model, output: Outpu
             raise PluginCallError(msg, plugin=plugin) from exc
 
     return guarded
+
+
+def _with_honest_usage(reply: Reply) -> Reply:
+    """Return a reply whose token counts can be: whatever is no count becomes unknown, so that nothing is refunded."""
+    usage = reply.usage
+    if usage is None or _is_honest(usage):
+        return reply
+    if not isinstance(usage, Usage):
+        return replace(reply, usage=None)
+    known = {name: value for name in _COUNTS if _is_count(value := getattr(usage, name))}
+    return replace(reply, usage=Usage(**known) if known else None)
+
+
+def _is_honest(usage: Usage) -> bool:
+    return type(usage) is Usage and (
+        _is_count(usage.input_tokens)
+        and _is_count(usage.output_tokens)
+        and _is_count(usage.cached_tokens)
+        and _is_count(usage.reasoning_tokens)
+        and _is_count(usage.cache_write_tokens)
+    )
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (type(value) is int and value >= 0)

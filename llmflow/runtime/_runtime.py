@@ -17,7 +17,7 @@ from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.graph import abandoned_threads
 from llmflow.models import Model, Params, as_model
-from llmflow.observers import LogObserver, Stats, StatsObserver
+from llmflow.observers import Ledger, LogObserver, Stats, StatsObserver
 from llmflow.plugins import PluginInfo, Registry
 from llmflow.policies import _defaults as default_policies
 from llmflow.policies._breaker import Breaker
@@ -102,6 +102,7 @@ class Runtime:
         self.clock: Clock = clock or SystemClock()
         self.random = Random(seed)  # noqa: S311  # jitter, not secrets
         self._stats = StatsObserver()
+        self._ledger = Ledger(self.clock.time)
         self._registry = Registry(self._builtins(), plugins)
         self._stores = Stores(self._registry, store=store, cache=cache, journal=journal, shared=shared)
         self._identities = Identities()
@@ -122,6 +123,7 @@ class Runtime:
             ("llmflow-stores", StorePlugin(self.clock)),
             ("llmflow-prices", PriceTable(self.clock.time)),
             ("llmflow-stats", self._stats),
+            ("llmflow-ledger", self._ledger),
             ("llmflow-log", LogObserver()),
         ]
 
@@ -324,6 +326,11 @@ class Runtime:
         return replace(
             self._stats.snapshot(), abandoned_threads=abandoned_threads(self).running, states=tuple(self._states())
         )
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every physical request and every answer that took none: the latest rows, and totals since the runtime was made."""
+        return self._ledger
 
     def _states(self) -> Iterator[State]:
         """Yield what the shared objects of policies say about themselves."""

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from llmflow.errors import DeadlineExceeded, FallbackExhausted, LLMFlowError, ProviderTimeout, StepError
 from llmflow.messages import Attempt, CallScope, Usage
+from llmflow.prices import dollars, nanos
 
 __all__ = ["annotate", "explained", "say_where", "total_cost", "total_usage"]
 
@@ -21,14 +22,11 @@ def total_usage(attempts: Sequence[Attempt]) -> Usage | None:
 
 def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
     """Add up what the attempts cost, None as soon as one is unknown."""
-    if not attempts:
-        return None
-    total = Decimal(0)
-    for one in attempts:
-        if one.cost_usd is None:
-            return None
-        total += one.cost_usd
-    return total
+    if len(attempts) == 1:
+        return attempts[0].cost_usd
+    costs = [one.cost_usd for one in attempts]
+    known = [nanos(cost) for cost in costs if cost is not None]  # the caller's decimal context may round
+    return dollars(sum(known)) if costs and len(known) == len(costs) else None
 
 
 def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attempt], *, again: bool = False) -> None:
