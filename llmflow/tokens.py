@@ -41,22 +41,29 @@ LINKED_TOKENS = 10_000
 """A file that the provider fetches and that is no image: nobody here knows its size."""
 
 
-def estimate_tokens(request: Request | Ask, /, *, schema: int | None = None) -> int:
-    """Return about how many tokens the prompt of a request has: messages, files, schema, and turns of a re-ask.
+def estimate_tokens(request: Request | Ask, /) -> int:
+    """Return about how many tokens the prompt of a request has: messages, files, schema, and turns of a re-ask."""
+    known = _remembered(request)
+    return _count(request, schema_tokens(request.output)) if known is None else known
 
-    Args:
-        request: What is asked.
-        schema: The tokens of its schema, where the caller knows them already.
-    """
+
+def _remembered(request: Request | Ask) -> int | None:
     memo = cast("tuple[object, object, object, int] | None", request.call.estimated)
     if memo is not None and memo[0] is request.messages and memo[1] is request.turns and memo[2] is request.output:
         return memo[3]
-    tokens = (
-        PER_REQUEST
-        + sum([_message_tokens(one) for one in request.messages])
-        + (schema_tokens(request.output) if schema is None else schema)
-        + (_turns_tokens(request.turns) if request.turns else 0)
-    )
+    return None
+
+
+def _count(request: Request | Ask, schema: int) -> int:
+    tokens = PER_REQUEST + schema
+    for message in request.messages:
+        text = message.content
+        # As `_text_tokens` says, without a call: this is on the path of every request.
+        tokens += PER_MESSAGE - (-len(text) // BYTES_PER_TOKEN if text.isascii() else -_text_tokens(text))
+        if message.files:
+            tokens += sum(map(_file_tokens, message.files))
+    if request.turns:
+        tokens += _turns_tokens(request.turns)
     # Kept with the call: retries, limits and budgets ask for the same prompt, and its text must not outlive the call.
     request.call.estimated = (request.messages, request.turns, request.output, tokens)
     return tokens
@@ -140,13 +147,16 @@ class TokenEstimator:
 
     def plain(self, request: Request | Ask, /) -> int:
         """Return `estimate_tokens(request)`; the schema, which is the same at every call of a step, is counted once."""
+        memo = cast("tuple[object, object, object, int] | None", request.call.estimated)
+        if memo is not None and memo[0] is request.messages and memo[1] is request.turns and memo[2] is request.output:
+            return memo[3]
         output = request.output
         known = self._schemas.get(id(output))
         if known is None or known[0] is not output:
             if len(self._schemas) >= SCHEMAS_KEPT:  # steps that are made anew all the time
                 self._schemas.clear()
             known = self._schemas[id(output)] = (output, schema_tokens(output))
-        return estimate_tokens(request, schema=known[1])
+        return _count(request, known[1])
 
     def learn(self, request: Request, usage: Usage | None, /) -> None:
         """Take note of what the provider counted for a request; the same usage again, from another policy, is ignored."""

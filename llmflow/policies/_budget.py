@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 from llmflow.context import blocked_loop
 from llmflow.errors import DefinitionError
 from llmflow.policies._charges import Answers, charge, spent, worst_case_of
-from llmflow.policies._fund import Fund, Key
+from llmflow.policies._fund import Fund, Key, period_of_day, period_of_month
+from llmflow.policies._pot import UNLIMITED, Terms
 from llmflow.policies._purse import Claim, Purse
 from llmflow.policies._refusal import announce, in_dollars, refused, timed_out
 from llmflow.policy import Band, Options, RequestLayer, Site, check_count
@@ -150,17 +151,19 @@ class Budget(Options):
             if known != self:
                 msg = f"two budgets are called {self.name!r} and differ: {known!r} and {self!r}"
                 raise DefinitionError(msg)
-        purse = purse_of(site)
-        caps = {
-            "usd": None if self.usd is None else nanos(Decimal(self.usd)),
-            "tokens": self.tokens,
-            "calls": self.calls,
-        }
-        name = self.name or site.declared
+        purse, time = purse_of(site), site.clock.time
         # Without a name, one that is declared anew with other options (`with_`, a notebook) is another one.
-        return site.shared(
-            ("budget", self.name or (site.declared, self), "fund"),
-            lambda: Fund(name, self.per, caps, key=self.key, purse=purse, time=site.clock.time),
+        key = ("budget", self.name or (site.declared, self), "fund")
+        return site.shared(key, lambda: Fund(self._terms(self.name or site.declared), self.key, purse, time))
+
+    def _terms(self, name: str) -> Terms:
+        return Terms(
+            name=name,
+            per=self.per,
+            usd=UNLIMITED if self.usd is None else nanos(Decimal(self.usd)),
+            tokens=UNLIMITED if self.tokens is None else self.tokens,
+            calls=UNLIMITED if self.calls is None else self.calls,
+            period={"day": period_of_day, "month": period_of_month}.get(self.per),
         )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from llmflow.context import caller
 from llmflow.errors import BudgetExceeded, DefinitionError
-from llmflow.policies._pot import UNLIMITED, Pot
+from llmflow.policies._pot import UNLIMITED, Pot, Terms
 from llmflow.policy import State
 from llmflow.prices import dollars
 
@@ -46,43 +47,32 @@ class Fund:
     The pot of a call or run lives with that call or run, those of days, months and `total` live here.
     """
 
-    __slots__ = ("_caps", "_key", "_lock", "_only", "_pots", "_purse", "_sweep_at", "_time", "name", "per")
+    __slots__ = ("_key", "_lock", "_make", "_pots", "_purse", "_sweep_at", "_time", "only", "terms")
 
-    def __init__(
-        self,
-        name: str,
-        per: str,
-        caps: Mapping[str, int | None],
-        *,
-        key: str | Key | None,
-        purse: Purse,
-        time: Callable[[], float],
-    ) -> None:
-        self.name = name
-        self.per = per
-        self._caps = {unit: UNLIMITED if cap is None else cap for unit, cap in caps.items()}
+    def __init__(self, terms: Terms, key: str | Key | None, purse: Purse, time: Callable[[], float]) -> None:
+        self.terms = terms
         self._key = key
         self._purse = purse
         self._time = time
+        self._make = partial(Pot, terms)
         self._pots: dict[str | None, Pot] = {}
-        self._only = self._make(None) if key is None and per not in ("call", "run") else None
+        self.only = Pot(terms, now=time()) if key is None and terms.per not in ("call", "run") else None
+        """The pot that every request pays from, None when that depends on the request."""
         self._sweep_at = _FIRST_SWEEP
         self._lock = threading.Lock()
 
-    @property
-    def only(self) -> Pot | None:
-        """The pot that every request pays from, None when that depends on the request."""
-        return self._only
-
     def pot(self, request: Request) -> Pot:
         """Return the pot that a request pays from."""
-        if self._only is not None:
-            return self._only
-        key = None if self._key is None else self._key_of(request)
-        if self.per == "call":
-            return request.call.shared((self, key), lambda: self._make(key))
-        if self.per == "run":
-            return (request.call.run or request.call).shared((self, key), lambda: self._make(key))
+        if self.only is not None:
+            return self.only
+        per, call = self.terms.per, request.call
+        if per in ("call", "run"):
+            owner = call if per == "call" or call.run is None else call.run
+            if self._key is None:
+                return owner.shared(self, self._make)
+            key = self._key_of(request)
+            return owner.shared((self, key), partial(self._make, key))
+        key = self._key_of(request)
         return self._pots.get(key) or self._add(key)
 
     def _key_of(self, request: Request) -> str | None:
@@ -91,23 +81,18 @@ class Fund:
         assert callable(self._key)
         key = self._key(request)
         if not isinstance(key, str):
-            msg = f"Budget {self.name!r}: key returned {key!r} for step {request.call.step!r}, expected a str"
+            msg = f"Budget {self.terms.name!r}: key returned {key!r} for step {request.call.step!r}, expected a str"
             raise DefinitionError(msg)
         return key
 
-    def _make(self, key: str | None) -> Pot:
-        period = {"day": period_of_day, "month": period_of_month}.get(self.per)
-        now = 0.0 if period is None else self._time()
-        return Pot(**self._caps, name=self.name, per=self.per, key=key, period=period, now=now)
-
     def _add(self, key: str | None) -> Pot:
         with self._lock:
-            if len(self._pots) >= self._sweep_at and self.per != "total":
+            if len(self._pots) >= self._sweep_at and self.terms.per != "total":
                 self._sweep()
             if key not in self._pots:
                 if len(self._pots) >= MOST_KEYS:
                     raise self._crowded(key)
-                self._pots[key] = self._make(key)
+                self._pots[key] = self._make(key, self._time())
             return self._pots[key]
 
     def _sweep(self) -> None:
@@ -118,23 +103,26 @@ class Fund:
         self._sweep_at = max(_FIRST_SWEEP, min(2 * len(kept), MOST_KEYS))
 
     def _crowded(self, key: str | None) -> BudgetExceeded:
-        error = BudgetExceeded(f"budget {self.name!r} keeps {MOST_KEYS:,} keys already, and {key!r} would be one more")
-        error.budget = self.name
+        error = BudgetExceeded(
+            f"budget {self.terms.name!r} keeps {MOST_KEYS:,} keys already, and {key!r} would be one more"
+        )
+        error.budget = self.terms.name
         return error
 
     def state(self) -> State | None:
         """Return caps and sums of the pots that live here; those of calls and runs go with them."""
-        if self.per in ("call", "run"):
+        terms = self.terms
+        if terms.per in ("call", "run"):
             return None
-        pots = list(self._pots.values()) if self._only is None else [self._only]
+        pots = [*self._pots.values()] if self.only is None else [self.only]
         sums = self._purse.sums(pots)
-        values: dict[str, object] = {"per": self.per, "waiting": sums["waiting"]}
+        values: dict[str, object] = {"per": terms.per, "waiting": sums["waiting"]}
         if self._key is not None:
             values["keys"] = len(pots)
-        for unit, cap in self._caps.items():
+        for unit, cap in (("usd", terms.usd), ("tokens", terms.tokens), ("calls", terms.calls)):
             if cap != UNLIMITED:
                 convert = dollars if unit == "usd" else int
                 values[unit] = convert(cap)
                 values[f"{unit}_settled"] = convert(sums[unit])
                 values[f"{unit}_reserved"] = convert(sums[f"held_{unit}"])
-        return State(kind="budget", name=self.name, values=values)
+        return State(kind="budget", name=terms.name, values=values)

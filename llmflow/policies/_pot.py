@@ -14,11 +14,26 @@ if TYPE_CHECKING:
 
     Unit = Literal["usd", "tokens", "calls"]
 
-__all__ = ["UNLIMITED", "Pot", "Short"]
+__all__ = ["UNLIMITED", "Pot", "Short", "Terms"]
 
 UNLIMITED = 1 << 100
 """A cap that no sum reaches; an integer compares faster with integers than infinity does."""
 FOREVER = float("inf")
+NOBODY: OrderedDict[Claim, None] = OrderedDict()
+"""The line of every pot that nobody has waited for yet: most pots are those of one run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What all pots of a budget have in common; the caps are in nano-dollars, tokens and calls."""
+
+    name: str
+    per: str = "total"
+    usd: int = UNLIMITED
+    tokens: int = UNLIMITED
+    calls: int = UNLIMITED
+    period: Callable[[float], tuple[float, float]] | None = None
+    """Returns when the period of a point of time begins and ends."""
 
 
 class Pot:
@@ -33,30 +48,38 @@ class Pot:
     """
 
     __slots__ = (
-        "_period", "calls", "cap_calls", "cap_tokens", "cap_usd", "held_calls", "held_tokens", "held_usd", "key",
-        "line", "name", "per", "since", "timed", "tokens", "until", "usd",
-    )  # fmt: skip
+        "calls",
+        "cap_calls",
+        "cap_tokens",
+        "cap_usd",
+        "held_calls",
+        "held_tokens",
+        "held_usd",
+        "key",
+        "line",
+        "since",
+        "terms",
+        "timed",
+        "tokens",
+        "until",
+        "usd",
+    )
 
-    def __init__(
-        self,
-        usd: int = UNLIMITED,
-        tokens: int = UNLIMITED,
-        calls: int = UNLIMITED,
-        *,
-        name: str = "",
-        per: str = "total",
-        key: str | None = None,
-        period: Callable[[float], tuple[float, float]] | None = None,
-        now: float = 0.0,
-    ) -> None:
-        self.cap_usd, self.cap_tokens, self.cap_calls = usd, tokens, calls
+    def __init__(self, terms: Terms, key: str | None = None, now: float = 0.0) -> None:
+        self.terms, self.key = terms, key
+        # A copy of each cap: every request compares with them.
+        self.cap_usd, self.cap_tokens, self.cap_calls = terms.usd, terms.tokens, terms.calls
         self.usd = self.tokens = self.calls = 0
         self.held_usd = self.held_tokens = self.held_calls = 0
-        self.name, self.per, self.key = name, per, key
-        self.line: OrderedDict[Claim, None] = OrderedDict()
-        self._period = period
-        self.timed = period is not None
-        self.since, self.until = (0.0, FOREVER) if period is None else period(now)
+        self.line = NOBODY
+        self.timed = terms.period is not None
+        self.since, self.until = (0.0, FOREVER) if terms.period is None else terms.period(now)
+
+    def join(self, claim: Claim) -> None:
+        """Stand in line."""
+        if self.line is NOBODY:
+            self.line = OrderedDict()
+        self.line[claim] = None
 
     @property
     def idle(self) -> bool:
@@ -69,11 +92,11 @@ class Pot:
         A wall clock that was set back, over the start of the period even, does not give anybody a second budget: what
         was settled then counts in the period it went back to.
         """
-        if self._period is None or self.since <= now < self.until:
+        if self.terms.period is None or self.since <= now < self.until:
             return
         if now >= self.until:
             self.usd = self.tokens = self.calls = 0
-        self.since, self.until = self._period(now)
+        self.since, self.until = self.terms.period(now)
 
     def hold(self, usd: int, tokens: int) -> None:
         """Reserve the worst case of a request."""

@@ -157,7 +157,7 @@ class Purse:
                 elif patient:
                     short = None
                     for pot in claim.pots:
-                        pot.line[claim] = None
+                        pot.join(claim)
         self._wake(woken)
         return short
 

@@ -26,7 +26,7 @@ def refused(short: Short, *, waiting: Literal["", "hedge", "sync"] = "") -> Budg
         error = BudgetExceeded(f"{_label(pot)}: {_amounts(short)}{_WHY[waiting]}")
         error.unit = unit
         error.asked, error.left = _amount(unit, short.asked), _amount(unit, max(0, short.left))
-    error.budget = pot.name
+    error.budget = pot.terms.name
     if waiting == "sync":
         error.add_note("Inside a running loop, `await` the call instead of using .sync().")
     elif not waiting and unit != "calls":
@@ -63,7 +63,7 @@ def announce(site: Site, request: Request, short: Short) -> None:
             call_id=call.call_id,
             step=call.step,
             model=request.model.name,
-            budget=short.pot.name,
+            budget=short.pot.terms.name,
             key=short.pot.key,
             unit=short.unit,
             asked=_amount(short.unit, short.asked),
@@ -80,7 +80,7 @@ def in_dollars(nano: int) -> str:
 
 def _label(pot: Pot) -> str:
     key = "" if pot.key is None else f", key {pot.key!r}"
-    return f"budget {pot.name!r} ({'in total' if pot.per == 'total' else f'per {pot.per}'}{key})"
+    return f"budget {pot.terms.name!r} ({'in total' if pot.terms.per == 'total' else f'per {pot.terms.per}'}{key})"
 
 
 def _amounts(short: Short) -> str:
