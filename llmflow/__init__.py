@@ -48,6 +48,7 @@ from llmflow.errors import (
 )
 from llmflow.graph import Flow, Task, build, flow, gather, or_else, switch, task, when
 from llmflow.hookspecs import hookimpl
+from llmflow.ledger import LedgerRow
 from llmflow.messages import (
     Answer,
     Ask,
@@ -70,6 +71,8 @@ from llmflow.policies import (
     CircuitBreaker,
     Deadline,
     Fallback,
+    Hedge,
+    RateLimit,
     Repair,
     Retry,
     Timeout,
@@ -77,13 +80,13 @@ from llmflow.policies import (
 )
 from llmflow.policy import Band, Off, Policy, Site
 from llmflow.ports import CacheStore, Clock, Kept, Provider
-from llmflow.prices import Price
+from llmflow.prices import Price, Tier
 from llmflow.prompts import UnusedParameterWarning, prompt
 from llmflow.schema import Partial
 from llmflow.step import Call, Final, Restarted, Snapshot, Step, Stream, step
 
 if TYPE_CHECKING:
-    from llmflow.observers import Stats, configure_logging
+    from llmflow.observers import Ledger, Stats, configure_logging
     from llmflow.runtime import Plan, Runtime, plan
 
 __version__ = "0.1.0"
@@ -116,9 +119,12 @@ __all__ = [
     "File",
     "Final",
     "Flow",
+    "Hedge",
     "InvalidOutput",
     "Kept",
     "LLMFlowError",
+    "Ledger",
+    "LedgerRow",
     "Message",
     "Model",
     "Off",
@@ -137,6 +143,7 @@ __all__ = [
     "ProviderUnavailable",
     "QueueFull",
     "QuotaExceeded",
+    "RateLimit",
     "RateLimitTimeout",
     "RateLimited",
     "Refused",
@@ -156,6 +163,7 @@ __all__ = [
     "StepError",
     "Stream",
     "Task",
+    "Tier",
     "Timeout",
     "Truncated",
     "UnpricedModelWarning",
@@ -177,6 +185,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Ledger": "llmflow.observers",
     "Plan": "llmflow.runtime",
     "Runtime": "llmflow.runtime",
     "Stats": "llmflow.observers",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from llmflow.errors import DefinitionError
+from llmflow.prices import Price, Tier
 
 __all__ = ["Config", "Setting", "read_config"]
 
-_KNOWN: Mapping[str, type[Any]] = {"default_model": str, "models": dict, "seed": int}
+_KNOWN: Mapping[str, type[Any]] = {"default_model": str, "models": dict, "prices": dict, "seed": int}
+T = TypeVar("T")
+
 _FROM_ENVIRONMENT = ("default_model", "seed")
 
 
@@ -36,6 +39,17 @@ class Config:
         found = self.settings.get(name)
         return found.value if found is not None else None
 
+    def prices(self) -> dict[str, Price]:
+        """Return the prices that were said, by model name.
+
+        Raises:
+            DefinitionError: For one that cannot be, naming the file and the model.
+        """
+        said = self.settings.get("prices", Setting({}, ""))
+        return {
+            name: _price(one, f"[tool.llmflow.prices] in {said.source}: {name!r}") for name, one in said.value.items()
+        }
+
 
 def read_config(start: Path | None = None) -> Config:
     """Read the nearest pyproject.toml at or above `start`, then the environment.
@@ -52,7 +66,9 @@ def read_config(start: Path | None = None) -> Config:
         variable = f"LLMFLOW_{name.upper()}"
         if text := os.environ.get(variable):
             settings[name] = Setting(_from_text(name, text, variable), variable)
-    return Config(settings)
+    config = Config(settings)
+    config.prices()  # finds a mistake in them
+    return config
 
 
 def _find(start: Path) -> Path | None:
@@ -80,6 +96,37 @@ def _checked(name: str, value: Any, where: str) -> Any:
         msg = f"{where}: {name} is {value!r}, expected {kind.__name__}"
         raise DefinitionError(msg)
     return value
+
+
+def _price(entry: object, where: str) -> Price:
+    """Return the price in a table of rates, saying where it stands when it cannot be."""
+    if not isinstance(entry, Mapping):
+        msg = f"{where} is {entry!r}, expected rates in dollars per million tokens: {{ input = 0.25, output = 2.0 }}"
+        raise DefinitionError(msg)
+    said = dict(cast("Mapping[str, Any]", entry))
+    tiers: object = said.pop("tiers", [])
+    if not isinstance(tiers, list) or not all(isinstance(one, Mapping) for one in cast("list[object]", tiers)):
+        msg = f"{where}: tiers is {tiers!r}, expected a list such as [{{ above = 200000, input = 2.5 }}]"
+        raise DefinitionError(msg)
+    made = tuple(_made(Tier, one, ("above",), f"{where}, tiers") for one in cast("list[Mapping[str, Any]]", tiers))
+    return _made(Price, {**said, "tiers": made}, ("input", "output"), where)
+
+
+def _made(kind: type[T], said: Mapping[str, Any], needed: Sequence[str], where: str) -> T:
+    known = [one.name for one in fields(cast("Any", kind)) if one.init]
+    for name in said:
+        if name not in known:
+            msg = f"{where}: unknown key {name!r}; known are {', '.join(known)}"
+            raise DefinitionError(msg)
+    for name in needed:
+        if name not in said:
+            msg = f"{where}: {name} is missing"
+            raise DefinitionError(msg)
+    try:
+        return kind(**said)
+    except DefinitionError as exc:
+        msg = f"{where}: {exc}"
+        raise DefinitionError(msg) from None
 
 
 def _from_text(name: str, text: str, variable: str) -> object:

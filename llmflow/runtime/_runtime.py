@@ -382,10 +382,13 @@ def _check_prices(prices: Mapping[str, Price]) -> dict[str, Price]:
         if not isinstance(price, Price):
             msg = f"Runtime(prices=...): the price of {name!r} is {price!r}, expected Price(input=..., output=...)"
             raise DefinitionError(msg)
+        if "/" not in name:
+            msg = f"Runtime(prices=...): {name!r} does not name its provider; write it as 'provider/name'"
+            raise DefinitionError(msg)
     return dict(prices)
 
 
 def default_runtime() -> Runtime:
     """Make the runtime that is used when nobody entered one, from pyproject.toml and the environment."""
     config = read_config()
-    return Runtime(default_model=config.get("default_model"), models=config.get("models"), seed=config.get("seed"))
+    return Runtime(**{name: one.value for name, one in config.settings.items()} | {"prices": config.prices()})
