@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import hashlib
 import pathlib
@@ -16,10 +16,10 @@ from typing import Any, cast
 __all__ = ["canonical", "quoted"]
 
 _BY_TEXT = (
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    datetime.timezone,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    dt.timezone,
     decimal.Decimal,
     uuid.UUID,
     pathlib.PurePath,
@@ -60,18 +60,23 @@ def _tagged(value: object) -> str:
 def _content(value: Any) -> str:
     if isinstance(value, Enum):
         return quoted(value.name)
-    if isinstance(value, Mapping):
-        return _mapped(cast("Mapping[object, object]", value))
-    if isinstance(value, set | frozenset):
-        return _listed(sorted(canonical(one) for one in cast("set[object]", value)))
-    if isinstance(value, list | tuple):
-        return _listed(canonical(one) for one in cast("tuple[object, ...]", value))
     if isinstance(value, bytes | bytearray):
         return quoted(hashlib.sha256(value).hexdigest())
     if isinstance(value, _BY_TEXT):
         return quoted(str(value))
     if isinstance(value, str | int | float):
         return canonical(_bare(value))
+    return _parts(value)
+
+
+def _parts(value: Any) -> str:
+    """Return the parts of what has parts, in an order that does not depend on how it was made."""
+    if isinstance(value, Mapping):
+        return _mapped(cast("Mapping[object, object]", value))
+    if isinstance(value, set | frozenset):
+        return _listed(sorted(canonical(one) for one in cast("set[object]", value)))
+    if isinstance(value, list | tuple):
+        return _listed(canonical(one) for one in cast("tuple[object, ...]", value))
     if is_dataclass(value) and not isinstance(value, type):
         return _mapped({one.name: getattr(value, one.name) for one in fields(value)})
     if hasattr(type(value), "__pydantic_fields__"):

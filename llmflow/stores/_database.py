@@ -1,0 +1,148 @@
+"""One SQLite file: made when something is to be kept, private, and never a reason for a call to fail.
+
+The caches live in it; other tables may join them. Its version is in `PRAGMA user_version`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llmflow.stores._files import file_id, make_private, set_aside
+
+__all__ = ["Connect", "Database", "NotOurs"]
+
+logger = logging.getLogger("llmflow")
+
+Connect = Callable[..., Any]
+
+VERSION = 1
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_READ_PATIENCE = 0.05
+"""Seconds that a reader, which stands on an event loop, waits for a lock."""
+_WRITE_PATIENCE = 5.0
+_TRIES = 10
+"""How often the change to WAL is tried: SQLite does not wait for that lock by itself."""
+
+
+class NotOurs(sqlite3.DatabaseError):
+    """The file is a database, but not one of this version of llmflow."""
+
+
+class Database:
+    """Opens connections to one file, and says once for each cause why it cannot be used.
+
+    Args:
+        path: The file.
+        schema: Statements that make the tables, each `IF NOT EXISTS`.
+        connect: `sqlite3.connect`; another one for tests.
+    """
+
+    def __init__(self, path: Path, schema: tuple[str, ...], connect: Connect) -> None:
+        self.path = path
+        self._schema = schema
+        self._connect = connect
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    def open_reader(self) -> Any:
+        """Return a connection that cannot change anything, None when there is no file yet."""
+        try:
+            if self.path.stat().st_size == 0:
+                return None
+        except FileNotFoundError:
+            return None
+        make_private(self.path)
+        connection = self._open(_READ_PATIENCE)
+        try:
+            connection.text_factory = bytes
+            connection.execute("PRAGMA query_only = ON")
+            self._check_version(connection)
+        except BaseException:
+            close(connection)
+            raise
+        return connection
+
+    def open_writer(self) -> Any:
+        """Return a connection that may write, the file and its tables made if need be."""
+        make_private(self.path)
+        connection = self._open(_WRITE_PATIENCE)
+        try:
+            self._use_wal(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("BEGIN IMMEDIATE")
+            if self._check_version(connection) == 0:
+                for statement in self._schema:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+            make_private(self.path)  # what SQLite has put beside it
+        except BaseException:
+            close(connection)
+            raise
+        return connection
+
+    def _open(self, patience: float) -> Any:
+        connection = self._connect(
+            f"{self.path.as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
+
+    def _use_wal(self, connection: Any) -> None:
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            except sqlite3.OperationalError as exc:
+                if left == 0 or exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                time.sleep(0.02)  # in the writer's own thread
+            else:
+                return
+
+    def _check_version(self, connection: Any) -> int:
+        """Return the version of the file, refusing what somebody else made."""
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            msg = f"it was made by a newer llmflow (version {version} of its tables)"
+            raise NotOurs(msg)
+        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+            msg = "it is the database of another program"
+            raise NotOurs(msg)
+        return version
+
+    # -- what may go wrong ---------------------------------------------------------------------------------------------
+
+    def file_id(self) -> tuple[int, int] | None:
+        """Return what tells the file from one that takes its place."""
+        return file_id(self.path)
+
+    def trouble(self, exc: Exception, doing: str, known: tuple[int, int] | None) -> bool:
+        """Say what is wrong, once for each cause, and set a corrupt file aside; True when it was and may be made anew."""
+        code = getattr(exc, "sqlite_errorcode", None)
+        corrupt = code is not None and code & 0xFF in _CORRUPT
+        aside = set_aside(self.path, known or self.file_id()) if corrupt else None
+        cause = getattr(exc, "sqlite_errorname", None) or f"{type(exc).__name__} {getattr(exc, 'errno', '')}"
+        with self._lock:
+            if cause in self._warned:
+                return aside is not None
+            self._warned.add(cause)
+        if aside is not None:
+            logger.warning("the cache %s is corrupt (%s); it was set aside as %s", self.path, exc, aside.name)
+        else:
+            logger.warning("the cache %s cannot be %s (%s: %s); calls go on without it", self.path, doing, cause, exc)
+        return aside is not None
+
+
+def close(connection: Any) -> None:
+    """Close a connection; one that cannot be closed is left."""
+    with suppress(sqlite3.Error):
+        connection.close()

@@ -1,0 +1,66 @@
+"""The table of the cache in SQLite, and what one row of it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+__all__ = ["AGE", "DELETE", "GET", "LIST", "OLDEST", "PUT", "SCHEMA", "CacheEntry", "Row", "fields_of", "row_of"]
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS cache (
+        key TEXT PRIMARY KEY NOT NULL,
+        entry TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        created REAL NOT NULL,
+        expires REAL NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS cache_by_age ON cache (created, size)",
+    "CREATE INDEX IF NOT EXISTS cache_by_expiry ON cache (expires)",
+)
+GET = "SELECT entry, created, expires FROM cache WHERE key = ?"
+AGE = "UPDATE cache SET created = created - ?, expires = expires - ?"
+PUT = "INSERT OR REPLACE INTO cache (key, entry, size, created, expires) VALUES (?, ?, ?, ?, ?)"
+
+LIST = "SELECT key, entry, size, created, expires FROM cache ORDER BY created DESC"
+DELETE = "DELETE FROM cache WHERE key = ?"
+OLDEST = "DELETE FROM cache WHERE key IN (SELECT key FROM cache ORDER BY created LIMIT ?)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """What is known about a kept answer, without the answer."""
+
+    key: str
+    step: str | None
+    model: str | None
+    size: int
+    age: float
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    key: str
+    entry: bytes
+    created: float
+    expires: float
+
+
+def row_of(key: str, entry: object, created: object, expires: object) -> Row:
+    """Return what the file says about an entry, refusing what no writer wrote."""
+    if isinstance(entry, bytes) and isinstance(created, float) and isinstance(expires, float):
+        return Row(key, entry, created, expires)
+    msg = "an entry is not one"
+    raise ValueError(msg)
+
+
+def fields_of(entry: object) -> dict[str, Any]:
+    """Return the fields of an entry, none when it is not one."""
+    try:
+        fields: Any = from_json(entry) if isinstance(entry, bytes) else None
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
