@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Alarm",
     "Alarms",
+    "MovableAlarm",
     "Wakeup",
     "alarm",
     "cancelled_class",
@@ -85,7 +86,14 @@ class Alarm(Protocol):
     ) -> bool: ...
 
 
-def alarm(seconds: float) -> Alarm:
+class MovableAlarm(Alarm, Protocol):
+    """An alarm that can be set to another time while it runs."""
+
+    def move(self, seconds: float) -> None:
+        """Ring so many seconds from now instead; one that was infinite from the start, or has rung, stays as it is."""
+
+
+def alarm(seconds: float) -> MovableAlarm:
     """Return a context that ends after `seconds`; ask `fired` afterwards. Infinite seconds cost nothing."""
     if (loop := running_loop()) is not None:
         return _AsyncioAlarm(loop, seconds)
@@ -119,6 +127,12 @@ class _AsyncioAlarm:
             self._before = task.cancelling()
             self._handle = self._loop.call_later(max(self._seconds, 0.0), self._fire)
         return self
+
+    def move(self, seconds: float) -> None:
+        if self._handle is not None and not self.fired:
+            self._handle.cancel()
+            if seconds != float("inf"):
+                self._handle = self._loop.call_later(max(seconds, 0.0), self._fire)
 
     def _fire(self) -> None:
         self.fired = True
@@ -260,6 +274,9 @@ class _TrioAlarm:
     def __enter__(self) -> Self:
         self._scope.__enter__()
         return self
+
+    def move(self, seconds: float) -> None:
+        self._scope.deadline = sys.modules["trio"].current_time() + seconds
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> bool:
         swallowed = bool(self._scope.__exit__(kind, exc, tb))

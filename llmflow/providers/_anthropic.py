@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmflow.errors import DefinitionError
 from llmflow.messages import File, FinishReason, Message, Reply
 from llmflow.providers._anthropic_errors import translate
+from llmflow.providers._anthropic_stream import MessageStream
 from llmflow.providers._json import encodable, encode_json, mappings_in
 from llmflow.providers._keys import check_address, connection_identity, find_key
 from llmflow.providers._params import ParamNames
@@ -187,4 +188,6 @@ API = Api(
     read=_read,
     native=_native,
     request_id="request-id",
+    stream=MessageStream,
+    stream_part={},
 )

@@ -12,15 +12,24 @@ import asyncio
 import contextlib
 import ipaddress
 import select
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
+from llmflow.backend import alarm
 from llmflow.providers._http1 import HttpReply, ReplyReader
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["DirectClient"]
+__all__ = ["DirectClient", "Receive"]
 
+Receive: TypeAlias = "Callable[[Mapping[str, str], bytes], Awaitable[bool]]"
+"""Takes the headers of a streamed reply and the next piece of its body; True when the answer is complete."""
+
+_MOST_BACKLOG = 64 * 1024
+"""Bytes of a streamed reply that may wait for its reader."""
+_PATIENCE = 0.25
+"""Seconds that a streamed reply may take to end when its answer is complete."""
 _IDLE_CONNECTIONS = 256
 _IDLE_SECONDS = 15.0
 
@@ -57,12 +66,36 @@ class DirectClient:
         except BaseException:  # cancellation too: a connection with half a reply in it serves nobody
             connection.abort()
             raise
+        self._keep_or_close(connection, reply)
+        return reply
+
+    async def stream(self, request: bytes, receive: Receive) -> HttpReply:
+        """Send one request and hand the body of a successful reply over as it comes; the provider is read no faster.
+
+        Args:
+            request: Complete bytes.
+            receive: Takes the headers and the next piece; True when it needs no more. An error's body is in the reply.
+
+        Raises:
+            OSError: As `exchange`.
+            UnreadableReply: As `exchange`.
+            ReplyTooLarge: As `exchange`.
+        """
+        connection = self._take_idle() or await self._connect()
+        try:
+            reply = await connection.stream(request, receive)
+        except BaseException:
+            connection.abort()
+            raise
+        self._keep_or_close(connection, reply)
+        return reply
+
+    def _keep_or_close(self, connection: _Connection, reply: HttpReply) -> None:
         if reply.reusable and len(self._idle) < _IDLE_CONNECTIONS:
             connection.idle_since = connection.loop.time()
             self._idle.append(connection)
         else:
             connection.abort()
-        return reply
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -96,7 +129,7 @@ class DirectClient:
 class _Connection(asyncio.Protocol):
     """One connection, with at most one request on it."""
 
-    __slots__ = ("_open", "_reader", "_transport", "_waiter", "idle_since", "loop")
+    __slots__ = ("_backlog", "_news", "_open", "_reader", "_transport", "_waiter", "idle_since", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, open_connections: set[_Connection]) -> None:
         self.loop = loop
@@ -105,16 +138,71 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader: ReplyReader | None = None
         self._waiter: asyncio.Future[HttpReply] | None = None
+        self._news: asyncio.Event | None = None
+        """Set when something came, while a reply is streamed."""
+        self._backlog = 0
 
     async def exchange(self, request: bytes) -> HttpReply:
+        return await self._begin(request, ReplyReader())
+
+    def _begin(self, request: bytes, reader: ReplyReader) -> asyncio.Future[HttpReply]:
+        """Send a request and return what will have its reply."""
         transport = self._transport
         if transport is None:
             msg = "the connection was lost"
             raise ConnectionResetError(msg)
-        self._reader = ReplyReader()
+        self._reader = reader
         self._waiter = self.loop.create_future()
         transport.write(request)
-        return await self._waiter
+        return self._waiter
+
+    async def stream(self, request: bytes, receive: Receive) -> HttpReply:
+        reader, self._news = ReplyReader(), asyncio.Event()
+        waiter = self._begin(request, reader)
+        try:
+            return await self._read_stream(reader, waiter, self._news, receive)
+        finally:
+            self._news = None
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.exception()  # else asyncio complains that nobody has looked at it
+
+    async def _read_stream(
+        self, reader: ReplyReader, waiter: asyncio.Future[HttpReply], news: asyncio.Event, receive: Receive
+    ) -> HttpReply:
+        while True:
+            await news.wait()
+            news.clear()
+            while body := self._take_piece(reader):
+                assert reader.reply is not None
+                if await receive(reader.reply.headers, body):
+                    return await self._read_rest(reader, waiter, news)
+            if waiter.done():
+                return waiter.result()
+
+    def _take_piece(self, reader: ReplyReader) -> bytes:
+        """Return what has come of a successful reply; the body of an error stays in it."""
+        if reader.reply is None or not 200 <= reader.reply.status < 300:
+            return b""
+        body = reader.take_body()
+        self._backlog = 0
+        if self._transport is not None:
+            self._transport.resume_reading()
+        return body
+
+    async def _read_rest(
+        self, reader: ReplyReader, waiter: asyncio.Future[HttpReply], news: asyncio.Event
+    ) -> HttpReply:
+        """Give the reply a moment to end, so that its connection can be used again; the answer is complete without."""
+        with alarm(_PATIENCE):
+            while not waiter.done():
+                await news.wait()
+                news.clear()
+                self._take_piece(reader)
+        if waiter.done() and waiter.exception() is None:
+            return waiter.result()
+        assert reader.reply is not None
+        reader.reply.reusable = False
+        return reader.reply
 
     def is_alive(self) -> bool:
         """Whether the connection can be used again, also when the loop has not yet looked at it."""
@@ -141,6 +229,20 @@ class _Connection(asyncio.Protocol):
                 self._finish()
         except Exception as exc:  # noqa: BLE001 - whatever reading the reply raises belongs to the one who waits for it
             self._fail(exc)
+        if self._news is not None:
+            self._tell_reader(len(data))
+
+    def _tell_reader(self, size: int) -> None:
+        """Wake who reads the stream; when it falls behind, read no further: the rest waits in the network's buffers."""
+        assert self._news is not None
+        self._news.set()
+        self._backlog += size
+        if self._backlog > _MOST_BACKLOG and self._transport is not None and self._is_streaming():
+            self._transport.pause_reading()
+
+    def _is_streaming(self) -> bool:
+        reply = None if self._reader is None else self._reader.reply
+        return reply is not None and 200 <= reply.status < 300
 
     def eof_received(self) -> None:
         if self._reader is None:
@@ -151,6 +253,8 @@ class _Connection(asyncio.Protocol):
             self._fail(exc)
         else:
             self._finish()
+            if self._news is not None:
+                self._news.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -171,6 +275,8 @@ class _Connection(asyncio.Protocol):
         self.abort()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc)
+        if self._news is not None:
+            self._news.set()
 
 
 def _is_address(host: str) -> bool:

@@ -77,6 +77,11 @@ class ReplyReader:
         )
         raise UnreadableReply(msg)
 
+    def take_body(self) -> bytes:
+        """Return what of the body has come since the last time; it will not be in the reply's content."""
+        body, self._body = self._body, []
+        return body[0] if len(body) == 1 else b"".join(body)
+
     # Each of these takes what it can from the buffer and returns None to go on, False to wait for more, True when done.
 
     def _read_head(self) -> bool | None:

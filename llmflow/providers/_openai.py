@@ -10,6 +10,7 @@ from llmflow.providers._keys import check_address, connection_identity, find_key
 from llmflow.providers._openai_body import param_names, wire_messages
 from llmflow.providers._openai_errors import translate
 from llmflow.providers._openai_reply import read_completion
+from llmflow.providers._openai_stream import CompletionStream
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import Api, Connections, Route, plain_options
 from llmflow.providers._structured import structured
@@ -112,4 +113,6 @@ API = Api(
     read=read_completion,
     native=_native,
     request_id="x-request-id",
+    stream=CompletionStream,
+    stream_part={"stream_options": {"include_usage": True}},
 )

@@ -12,14 +12,16 @@ from llmflow.errors import DefinitionError, StepError
 from llmflow.providers._errors import Source, unavailable
 from llmflow.providers._json import as_mapping, decode_object, encodable, encodable_data
 from llmflow.providers._loops import PerLoop
+from llmflow.providers._streaming import Reading, refuses_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmflow.messages import Reply, Request
     from llmflow.models import Model
+    from llmflow.providers._streaming import Stream
     from llmflow.providers._structured import Structured
-    from llmflow.providers._wire import Sdk, Wire
+    from llmflow.providers._wire import Sdk, StreamPost, Wire
 
     Reask: TypeAlias = Callable[[str], Sequence[object]] | None
 
@@ -37,6 +39,10 @@ class Api:
     """Makes the SDK's response object from a decoded body, for instructor's re-ask; it must not validate."""
     request_id: str
     """Reply header that names the request."""
+    stream: Callable[[dict[str, Any]], Stream]
+    """Makes, from a request's body, what puts the events of a streamed reply together."""
+    stream_part: Mapping[str, Any]
+    """What a request must contain to be streamed."""
 
 
 class Connections:
@@ -89,18 +95,46 @@ class Route:
         self._wires: PerLoop[Wire] | None = None
         self._source = Source(provider=model.provider, model=model.name)
         self._wall_clock = wall_clock
+        self._stream_part = api.stream_part
 
     async def send(self, request: Request) -> Reply:
         """Send one request and return the reply, or raise a `ProviderError`."""
         wires = self._wires or self._first_wires()
         body = self._body(request)
+        wire = wires.get()
+        if request.sink is not None and (stream := getattr(wire, "stream", None)) is not None:
+            return await self._send_streamed(stream, body, request)
         try:
-            content, headers = await wires.get().post(body)
+            content, headers = await wire.post(body)
         except (StepError, DefinitionError):
             raise
         except Exception as exc:  # noqa: BLE001 - the SDK's classes are known to the translator, which is loaded with it
             self._raise_translated(exc)
         return self._read(content, headers)
+
+    async def _send_streamed(self, post: StreamPost, body: dict[str, Any], request: Request) -> Reply:
+        body = {**self._stream_part, **body, "stream": True}
+        try:
+            return await self._stream(post, body, request)
+        except StepError as exc:
+            if not refuses_usage(exc, body):
+                raise
+        # A request that is refused for its form is not answered and not billed; it is asked once in the other form.
+        self._stream_part = {}
+        del body["stream_options"]
+        return await self._stream(post, body, request)
+
+    async def _stream(self, post: StreamPost, body: dict[str, Any], request: Request) -> Reply:
+        reading = Reading(self._api.stream(body), request, self._source, self._raise_error_in_200)
+        try:
+            headers = await post(body, reading.receive)
+        except (StepError, DefinitionError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - as in `send`
+            self._raise_translated(exc)
+        if reading.plain is not None:
+            return self._read(b"".join(reading.plain), headers)
+        return self._reply(await reading.finish(), headers)
 
     def _first_wires(self) -> PerLoop[Wire]:
         self._wires, key = self._find_wires()
@@ -115,6 +149,9 @@ class Route:
             raise unavailable(self._source, f"200 with {content_type!r} is no JSON object", status=200) from exc
         if data.get("error") and not data.get("choices"):
             self._raise_error_in_200(data["error"])
+        return self._reply(data, headers)
+
+    def _reply(self, data: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         reask = None if self._structured is None else functools.partial(self._reask, data)
         return self._api.read(data, headers.get(self._api.request_id), reask)
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+import anyio
 from pydantic_core import to_json
 
-from llmflow.backend import on_asyncio
+from llmflow.backend import alarm, on_asyncio
 from llmflow.errors import DefinitionError
 from llmflow.providers._decoding import ACCEPT_ENCODING, ReplyTooLarge, UnreadableReply
-from llmflow.providers._direct import DirectClient
+from llmflow.providers._direct import DirectClient, Receive
 from llmflow.providers._http import async_client, environment_proxy, http_module_of, tls_context
 from llmflow.providers._json import as_mapping, decode_json
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from llmflow.providers._http1 import HttpReply
 
-__all__ = ["DirectWire", "Sdk", "SdkWire", "Wire", "open_wire"]
+__all__ = ["DirectWire", "Sdk", "SdkWire", "StreamPost", "Wire", "open_wire"]
+
+_PATIENCE = 0.25
+"""Seconds that a streamed reply may take to end when its answer is complete."""
 
 _ABOUT_THE_BYTES = ("content-encoding", "content-length", "transfer-encoding")
 """Headers that no longer hold for the decoded content."""
@@ -66,6 +73,10 @@ class Wire(Protocol):
         """Close the connections."""
 
 
+StreamPost: TypeAlias = "Callable[[dict[str, Any], Receive], Awaitable[Mapping[str, str]]]"
+"""Posts one body, hands the body of a successful reply over as it comes, and returns the headers."""
+
+
 class SdkWire:
     """Posts through an SDK's client, one level below `create`, which would validate what is known to be right."""
 
@@ -73,13 +84,43 @@ class SdkWire:
         self._client = client
         self._path = sdk.path
         self._response = sdk.http.Response
+        self._stream = sdk.module.AsyncStream
 
     async def post(self, body: dict[str, Any], /) -> tuple[bytes, Mapping[str, str]]:
         response = await self._client.post(self._path, body=body, cast_to=self._response)
         return response.content, response.headers
 
+    async def stream(self, body: dict[str, Any], receive: Receive, /) -> Mapping[str, str]:
+        # The SDK's own reader of events is left alone: it takes a stream that just ends for a complete one.
+        opened = await self._client.post(
+            self._path, body=body, cast_to=object, stream=True, stream_cls=self._stream[object]
+        )
+        response = opened.response
+        pieces = response.aiter_bytes()
+        try:
+            await _hand_over(pieces, response.headers, receive)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+                with suppress(Exception):  # it is closed, so it ends, and the library's generators with it
+                    await _read_to_end(pieces)
+        return response.headers  # type: ignore[no-any-return]
+
     async def aclose(self) -> None:
         await self._client.close()
+
+
+async def _hand_over(pieces: AsyncIterator[bytes], headers: Mapping[str, str], receive: Receive) -> None:
+    async for piece in pieces:
+        if await receive(headers, piece):
+            break
+    with alarm(_PATIENCE):  # for the reply's own end, so that its connection can be used again
+        await _read_to_end(pieces)
+
+
+async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
+    async for _ in pieces:
+        pass
 
 
 class DirectWire:
@@ -95,14 +136,24 @@ class DirectWire:
         self._direct = DirectClient(url.raw_host.decode("ascii"), url.port or (443 if tls else 80), tls)
 
     async def post(self, body: dict[str, Any], /) -> tuple[bytes, Mapping[str, str]]:
+        reply = await self._checked(self._direct.exchange(self._bytes_of(body)))
+        return reply.content, reply.headers
+
+    async def stream(self, body: dict[str, Any], receive: Receive, /) -> Mapping[str, str]:
+        return (await self._checked(self._direct.stream(self._bytes_of(body), receive))).headers
+
+    def _bytes_of(self, body: dict[str, Any]) -> bytes:
         content = to_json(body)
+        return b"%b%d\r\n\r\n%b" % (self._head, len(content), content)
+
+    async def _checked(self, replying: Awaitable[HttpReply]) -> HttpReply:
         try:
-            reply = await self._direct.exchange(b"%b%d\r\n\r\n%b" % (self._head, len(content), content))
+            reply = await replying
         except (OSError, UnicodeError, UnreadableReply, ReplyTooLarge) as exc:
             raise self._sdk.APIConnectionError(request=self._request()) from exc
         if not 200 <= reply.status < 300:
             raise self._status_error(reply)
-        return reply.content, reply.headers
+        return reply
 
     async def aclose(self) -> None:
         await self._direct.aclose()

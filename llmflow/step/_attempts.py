@@ -59,25 +59,14 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             )
             runtime.emit(event)
         if request.sink is not None:
-            return await streamed(request, request.sink, number, started)
+            pieces = _Pieces(request.sink, number, clock, started)
+            return await _streamed(send, request, pieces, keep)
         try:
             reply = await send(request)
         except BaseException as exc:
             keep(request, number, clock.monotonic() - started, exc)
             raise
-        keep(request, number, clock.monotonic() - started, None, reply.usage)
-        return reply
-
-    async def streamed(request: Request, sink: Sink, number: int, started: float) -> Reply:
-        pieces = _Pieces(sink, number, clock, started)
-        try:
-            reply = await send(replace(request, sink=pieces.put))
-        except BaseException as exc:
-            keep(request, number, clock.monotonic() - started - pieces.held_s, exc, pieces=pieces)
-            raise
-        keep(request, number, clock.monotonic() - started - pieces.held_s, None, reply.usage, pieces)
-        if pieces.first_at is None and reply.text and reply.finish_reason == "stop":
-            await sink(Chunk(reply.text, number))  # whoever does not stream gives the answer in one piece
+        keep(request, number, clock.monotonic() - started, None, usage=reply.usage)
         return reply
 
     def keep(
@@ -85,6 +74,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         number: int,
         latency: float,
         exc: BaseException | None,
+        *,
         usage: Usage | None = None,
         pieces: _Pieces | None = None,
     ) -> None:
@@ -111,24 +101,41 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
     return record
 
 
+async def _streamed(send: Send, request: Request, pieces: _Pieces, keep: Callable[..., None]) -> Reply:
+    """Send a request whose answer is read while it comes; the time that its reader takes is not the provider's."""
+    try:
+        reply = await send(replace(request, sink=pieces.put))
+    except BaseException as exc:
+        keep(request, pieces.number, pieces.elapsed(), exc, pieces=pieces)
+        raise
+    keep(request, pieces.number, pieces.elapsed(), None, usage=reply.usage, pieces=pieces)
+    if pieces.first_at is None and reply.text and reply.finish_reason == "stop":
+        await pieces.put(Chunk(reply.text, pieces.number))  # whoever does not stream gives the answer in one piece
+    return reply
+
+
 class _Pieces:
     """What one request streams: each piece is numbered with its attempt on its way.
 
     Attributes:
         started: When the request was sent.
         first_at: When the first piece came, None before.
-        held_s: Seconds that whoever reads kept the provider waiting.
+        number: Of the attempt.
     """
 
-    __slots__ = ("_clock", "_number", "_sink", "first_at", "held_s", "started")
+    __slots__ = ("_clock", "_held_s", "_sink", "first_at", "number", "started")
 
     def __init__(self, sink: Sink, number: int, clock: Clock, started: float) -> None:
         self._sink = sink
-        self._number = number
+        self.number = number
         self._clock = clock
         self.started = started
         self.first_at: float | None = None
-        self.held_s = 0.0
+        self._held_s = 0.0
+
+    def elapsed(self) -> float:
+        """Return the seconds since it was sent, without those that whoever reads kept the provider waiting."""
+        return self._clock.monotonic() - self.started - self._held_s
 
     async def put(self, chunk: Chunk) -> None:
         """Pass a piece on; this is the sink that the provider is given."""
@@ -138,9 +145,9 @@ class _Pieces:
         if self.first_at is None:
             self.first_at = came
         try:
-            await self._sink(Chunk(chunk.text, self._number))
+            await self._sink(Chunk(chunk.text, self.number))
         finally:
-            self.held_s += self._clock.monotonic() - came
+            self._held_s += self._clock.monotonic() - came
 
 
 def _cost(usage: Usage | None, price: Price | None, error: StepError | None) -> Decimal | None:

@@ -3,6 +3,7 @@
 from llmflow.testing import _http_faults as faults
 from llmflow.testing._http_exchange import RecordedRequest, Response
 from llmflow.testing._http_responses import answer, anthropic_answer, gemini_answer, json_reply, openai_answer, status
+from llmflow.testing._http_streams import streamed
 from llmflow.testing._loopback import LoopbackServer
 from llmflow.testing._scripted import ScriptedModel, ScriptExhausted, after, hang, scripted
 from llmflow.testing._time import VirtualLoop, virtual_backend
@@ -24,5 +25,6 @@ __all__ = [
     "openai_answer",
     "scripted",
     "status",
+    "streamed",
     "virtual_backend",
 ]

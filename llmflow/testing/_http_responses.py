@@ -8,10 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from llmflow.testing._http_streams import is_streamed, write_stream
+
 if TYPE_CHECKING:
     from llmflow.testing._http_exchange import Exchange, RecordedRequest
 
-__all__ = ["answer", "anthropic_answer", "gemini_answer", "json_reply", "openai_answer", "raw_reply", "status"]
+__all__ = [
+    "answer",
+    "anthropic_answer",
+    "gemini_answer",
+    "json_reply",
+    "openai_answer",
+    "raw_reply",
+    "reply_in_dialect",
+    "status",
+]
 
 Usage: TypeAlias = "tuple[int, int] | Mapping[str, Any] | None"
 """Input and output tokens, or the provider's own usage object, or none at all."""
@@ -45,8 +56,12 @@ class Answer:
 
     async def send(self, exchange: Exchange) -> None:
         dialect = self.dialect or _dialect_of(exchange.request)
-        body = json.dumps(dialect(self, exchange.request.json)).encode()
+        reply = dialect(self, exchange.request.json)
         await asyncio.sleep(self.delay)
+        if is_streamed(exchange.request):
+            await write_stream(exchange, reply, self.headers)
+            return
+        body = json.dumps(reply).encode()
         await exchange.write_reply(200, {"content-type": "application/json", **self.headers}, body)
 
 
@@ -60,6 +75,8 @@ def answer(
     dialect: Dialect | None = None,
 ) -> Answer:
     """Answer with `text` in the dialect of the request, as a tool call when the request forces a tool.
+
+    A request that asks for a stream gets one.
 
     Args:
         text: The answer; None for a reply whose content is null.
@@ -120,6 +137,11 @@ def status(
     """Reply with an error status and a body that all three dialects read."""
     error = {"message": message, "code": error_code, "type": error_type or "error", "param": None}
     return json_reply({"type": "error", "error": error}, status=code, headers=headers, delay=delay)
+
+
+def reply_in_dialect(text: str, request: RecordedRequest) -> dict[str, Any]:
+    """Return the whole reply with this text that the provider behind the request's path would give."""
+    return _dialect_of(request)(answer(text), request.json)
 
 
 def _dialect_of(request: RecordedRequest) -> Dialect:
