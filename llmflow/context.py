@@ -189,6 +189,15 @@ class Runtimes:
         """Say how a runtime is made when nobody entered one; called once, by the package itself."""
         self._factory = factory
 
+    @contextmanager
+    def made_by(self, factory: Callable[[], Any]) -> Generator[None]:
+        """While the block runs, let `factory` make the runtime that is made when nobody entered one."""
+        before, self._factory = self._factory, factory
+        try:
+            yield
+        finally:
+            self._factory = before
+
     def current(self) -> Any:
         """Return the runtime of the call that is running."""
         return self._local.get() or self._default or self._made or self._make()

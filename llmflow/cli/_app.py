@@ -217,6 +217,33 @@ def graph(
     show_graph(target, form=form.value, out=out)
 
 
+cache = typer.Typer(help="Look at the answers that are kept, and drop them.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+
+@cache.command("ls")
+@guarded
+def cache_ls(*, as_json: AsJson = False) -> None:
+    """List the answers that are kept: step, model, age and size, never the answers themselves."""
+    from llmflow.cli._cache import show_cache  # see `run`
+
+    show_cache(as_json=as_json)
+
+
+@cache.command("clear")
+@guarded
+def cache_clear(
+    *,
+    step: Annotated[
+        str | None, typer.Option("--step", metavar="NAME", help="Only the answers of this step.", show_default=False)
+    ] = None,
+) -> None:
+    """Drop the answers that are kept, so that they are asked for again."""
+    from llmflow.cli._cache import clear_cache  # see `run`
+
+    clear_cache(step=step)
+
+
 @app.command()
 @guarded
 def plugins(*, as_json: AsJson = False) -> None:

@@ -11,18 +11,22 @@ import anyio
 
 from llmflow.cli._failures import UsageError
 from llmflow.context import runtimes
-from llmflow.runtime import Runtime, plan
+from llmflow.runtime import Runtime, default_runtime, plan
 from llmflow.step import Unit
 
-__all__ = ["check", "run_async", "session"]
+__all__ = ["DEFAULT_CACHE", "check", "run_async", "session"]
 
 T = TypeVar("T")
+
+DEFAULT_CACHE = "sqlite:///.llmflow/llmflow.db"
+"""Where commands keep answers unless told otherwise; the file is made when a step with a `Cache` keeps one."""
 
 
 @contextmanager
 def session(model: str | None = None) -> Generator[Runtime]:
     """Give the runtime that the target's module made, else the default one, with every model replaced if asked for."""
-    runtime: Runtime = runtimes.current()
+    with runtimes.made_by(_runtime):
+        runtime: Runtime = runtimes.current()
     if model is None:
         yield runtime
         return
@@ -33,6 +37,11 @@ def session(model: str | None = None) -> Generator[Runtime]:
         )
     with runtime.override(model=model) as changed:
         yield changed
+
+
+def _runtime() -> Runtime:
+    """Make the default runtime of a command: what steps declare to be cached is still there for the next command."""
+    return default_runtime(cache=DEFAULT_CACHE)
 
 
 def check(unit: Unit[..., Any], runtime: Runtime) -> None:

@@ -14,10 +14,17 @@ from llmflow.prices import Price, Tier
 
 __all__ = ["Config", "Setting", "read_config"]
 
-_KNOWN: Mapping[str, type[Any]] = {"default_model": str, "models": dict, "prices": dict, "seed": int}
+_KNOWN: Mapping[str, type[Any]] = {
+    "cache": str,
+    "default_model": str,
+    "models": dict,
+    "prices": dict,
+    "seed": int,
+    "store": str,
+}
 T = TypeVar("T")
 
-_FROM_ENVIRONMENT = ("default_model", "seed")
+_FROM_ENVIRONMENT = ("cache", "default_model", "seed", "store")
 
 
 @dataclass(frozen=True, slots=True)

@@ -388,7 +388,14 @@ def _check_prices(prices: Mapping[str, Price]) -> dict[str, Price]:
     return dict(prices)
 
 
-def default_runtime() -> Runtime:
-    """Make the runtime that is used when nobody entered one, from pyproject.toml and the environment."""
+def default_runtime(**otherwise: Any) -> Runtime:
+    """Make the runtime that is used when nobody entered one, from pyproject.toml and the environment.
+
+    Args:
+        **otherwise: Options of `Runtime` for what they do not say.
+    """
     config = read_config()
-    return Runtime(**{name: one.value for name, one in config.settings.items()} | {"prices": config.prices()})
+    said = {name: one.value for name, one in config.settings.items()} | {"prices": config.prices()}
+    if "store" in said and "cache" not in said:
+        otherwise.pop("cache", None)  # the cache is where everything is
+    return Runtime(**(otherwise | said))
