@@ -43,13 +43,17 @@ def _wrap_foreign(layer: Declared, proceed: Any, site: Callable[[Declared], Site
             raise
 
     name = f"policy {type(layer.policy).__name__} of plugin {layer.plugin!r}"
+    # llmflow's own policies do not break, and limits that follow each other must see each other to act as one.
+    ours = type(layer.policy).__module__.startswith("llmflow.")
     try:
-        wrapped = _wrap(layer, inner, site)
+        wrapped = _wrap(layer, proceed if ours else inner, site)
     except DefinitionError as exc:
         raise PluginDefinitionError(str(exc), plugin=layer.plugin) from exc
     except Exception as exc:
         msg = f"{name} raised {type(exc).__name__} in wrap(): {exc}"
         raise PluginDefinitionError(msg, plugin=layer.plugin) from exc
+    if ours:
+        return wrapped
     expected = Answer if layer.band.wraps_calls else Reply
 
     async def outer(message: Any) -> Any:
