@@ -6,20 +6,23 @@ import importlib
 import importlib.util
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmflow.errors import DefinitionError, StepError
 from llmflow.messages import File, FinishReason, Message, Reply
-from llmflow.providers._errors import Source
-from llmflow.providers._json import encodable, encode_json, mappings_in
+from llmflow.providers._errors import Source, unavailable
+from llmflow.providers._google_stream import ContentStream
+from llmflow.providers._http import read_pieces, taking_replies
+from llmflow.providers._json import as_mapping, encodable, encode_json, mappings_in
 from llmflow.providers._keys import check_address, connection_identity, find_key
 from llmflow.providers._loops import PerLoop
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import plain_options
+from llmflow.providers._streaming import Reading
 from llmflow.providers._usage import field_of, gemini_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from llmflow.messages import OutputFormat, Request
     from llmflow.models import Model
@@ -98,6 +101,7 @@ class _Client:
         client = genai.Client(api_key=key, vertexai=False, http_options=options)
         models: Any = client.aio.models
         self.generate: Callable[..., Awaitable[Any]] = models.generate_content
+        self.generate_stream: Callable[..., Awaitable[AsyncIterator[Any]]] = models.generate_content_stream
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -127,9 +131,14 @@ class _Route:
             self._clients, key = self._find_clients(self._model)
             self._source = Source(provider=self._model.provider, model=self._model.name, secrets=(key,))
         contents, config = self._contents(request), self._config(request)
+        call: dict[str, Any] = {"model": self._model.model, "contents": contents, "config": config}
         try:
-            response = await self._clients.get().generate(model=self._model.model, contents=contents, config=config)
-            data: dict[str, Any] = response.model_dump(mode="json", exclude_none=True)
+            data: dict[str, Any]
+            if request.sink is not None:
+                data = await self._stream(self._clients.get().generate_stream, call, request)
+            else:
+                response = await self._clients.get().generate(**call)
+                data = response.model_dump(mode="json", exclude_none=True)
         except (StepError, DefinitionError):
             raise
         except Exception as exc:
@@ -137,6 +146,29 @@ class _Route:
 
             raise translate(exc, self._source, self._wall_clock()) from exc
         return _read(data)
+
+    async def _stream(
+        self, generate: Callable[..., Awaitable[AsyncIterator[Any]]], call: dict[str, Any], request: Request
+    ) -> dict[str, Any]:
+        """Return what the chunks of a streamed answer add up to, each handed on as it comes."""
+        with taking_replies() as replies:
+            async for _ in await generate(**call):  # an empty one: the SDK builds and sends the request
+                pass
+        if not replies:
+            raise unavailable(self._source, "the reply holds no stream")
+        ((reply, headers),) = replies
+        reading = Reading(ContentStream(), request, self._source, self._fail)
+        await read_pieces(reply, aiter(reply), headers, reading.receive)
+        return {**await reading.finish(), "sdk_http_response": {"headers": dict(headers)}}
+
+    def _fail(self, error: object) -> NoReturn:
+        """Raise the error for what came in the middle of a stream."""
+        from google.genai.errors import APIError
+
+        from llmflow.providers._google_errors import translate
+
+        exc = APIError(as_mapping(error).get("code"), {"error": error})
+        raise translate(exc, self._source, self._wall_clock()) from exc
 
     def _contents(self, request: Request) -> list[dict[str, Any]]:
         turns = [turn for turn in request.turns if isinstance(turn, Message)]

@@ -6,17 +6,26 @@ import contextlib
 import functools
 import importlib
 import urllib.request
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import anyio
+
+from llmflow.backend import alarm
 from llmflow.errors import DefinitionError
 from llmflow.providers._decoding import ACCEPT_ENCODING, BodyDecoder, ReplyTooLarge, UnreadableReply
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
-__all__ = ["async_client", "environment_proxy", "http_module_of", "tls_context"]
+    from llmflow.providers._direct import Receive
+
+__all__ = ["async_client", "environment_proxy", "http_module_of", "read_pieces", "taking_replies", "tls_context"]
+
+_PATIENCE = 0.25
+"""Seconds that a streamed reply may take to end when its answer is complete."""
 
 _CONNECTIONS = 1024
 _IDLE_CONNECTIONS = 256
@@ -67,6 +76,42 @@ def environment_proxy(url: str) -> str | None:
     if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+_taken: ContextVar[list[tuple[Any, Mapping[str, str]]] | None] = ContextVar("llmflow_taken", default=None)
+
+
+@contextlib.contextmanager
+def taking_replies() -> Iterator[list[tuple[Any, Mapping[str, str]]]]:
+    """Take the bodies of successful replies away from the SDK that asks inside, and leave it empty ones.
+
+    For an SDK that has no way to close a stream it hands out, and takes one that just ends for a complete one.
+    """
+    token = _taken.set(taken := [])
+    try:
+        yield taken
+    finally:
+        _taken.reset(token)
+
+
+async def read_pieces(reply: Any, pieces: AsyncIterator[bytes], headers: Mapping[str, str], receive: Receive) -> None:
+    """Hand the body of a reply over as it comes, and close it however that ends."""
+    try:
+        async for piece in pieces:
+            if await receive(headers, piece):
+                break
+        with alarm(_PATIENCE):  # for the reply's own end, so that its connection can be used again
+            await _read_to_end(pieces)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await reply.aclose()
+            with contextlib.suppress(Exception):  # it is closed, so it ends, and the library's generators with it
+                await _read_to_end(pieces)
+
+
+async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
+    async for _ in pieces:
+        pass
 
 
 @functools.cache
@@ -136,6 +181,9 @@ def _guarded_transport(http: Any) -> type[Any]:
                 if name.lower() not in ("content-encoding", "content-length")
             ]
             stream = _guarded_stream(http)(response.stream, decoder)
+            if (taken := _taken.get()) is not None and response.status_code == 200:
+                taken.append((stream, response.headers))
+                stream = http.ByteStream(b"")
             return http.Response(response.status_code, headers=headers, stream=stream, extensions=response.extensions)
 
         async def aclose(self) -> None:

@@ -5,29 +5,22 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import anyio
 from pydantic_core import to_json
 
-from llmflow.backend import alarm, on_asyncio
+from llmflow.backend import on_asyncio
 from llmflow.errors import DefinitionError
 from llmflow.providers._decoding import ACCEPT_ENCODING, ReplyTooLarge, UnreadableReply
 from llmflow.providers._direct import DirectClient, Receive
-from llmflow.providers._http import async_client, environment_proxy, http_module_of, tls_context
+from llmflow.providers._http import async_client, environment_proxy, http_module_of, read_pieces, tls_context
 from llmflow.providers._json import as_mapping, decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from llmflow.providers._http1 import HttpReply
 
 __all__ = ["DirectWire", "Sdk", "SdkWire", "StreamPost", "Wire", "open_wire"]
-
-_PATIENCE = 0.25
-"""Seconds that a streamed reply may take to end when its answer is complete."""
 
 _ABOUT_THE_BYTES = ("content-encoding", "content-length", "transfer-encoding")
 """Headers that no longer hold for the decoded content."""
@@ -96,31 +89,11 @@ class SdkWire:
             self._path, body=body, cast_to=object, stream=True, stream_cls=self._stream[object]
         )
         response = opened.response
-        pieces = response.aiter_bytes()
-        try:
-            await _hand_over(pieces, response.headers, receive)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
-                with suppress(Exception):  # it is closed, so it ends, and the library's generators with it
-                    await _read_to_end(pieces)
+        await read_pieces(response, response.aiter_bytes(), response.headers, receive)
         return response.headers  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
         await self._client.close()
-
-
-async def _hand_over(pieces: AsyncIterator[bytes], headers: Mapping[str, str], receive: Receive) -> None:
-    async for piece in pieces:
-        if await receive(headers, piece):
-            break
-    with alarm(_PATIENCE):  # for the reply's own end, so that its connection can be used again
-        await _read_to_end(pieces)
-
-
-async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
-    async for _ in pieces:
-        pass
 
 
 class DirectWire:

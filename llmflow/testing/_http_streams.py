@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from llmflow.testing._http_exchange import Exchange, RecordedRequest
 
-__all__ = ["Streamed", "StreamFault", "is_streamed", "streamed", "write_stream"]
+__all__ = ["StreamFault", "Streamed", "is_streamed", "streamed", "write_stream"]
 
 StreamFault: TypeAlias = Literal["reset", "end", "error", "stall", "junk", "overlong", "no_usage"]
 """What happens in the middle: a reset connection; a clean end; an error event; silence; an event that is no JSON; an
@@ -106,8 +106,9 @@ async def _break(exchange: Exchange, fault: StreamFault | None, following: list[
         while True:
             await _write(exchange, b": %s\n" % (b"x" * _BLOCK))
     else:
+        name = "" if ":stream" in exchange.request.path else "error"  # Gemini does not name its events
         error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded", "code": 529}}
-        await _write(exchange, b"data: {oops\n\n" if fault == "junk" else _event(error, name="error"))
+        await _write(exchange, b"data: {oops\n\n" if fault == "junk" else _event(error, name=name))
         await exchange.write(b"0\r\n\r\n")
 
 
