@@ -40,7 +40,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
     from llmflow.messages import Attempt, Reply
@@ -150,9 +150,11 @@ class ProviderError(StepError):
     Attributes:
         provider: The provider's name, such as `openai`.
         model: The model that was asked.
+        headers: What the reply's headers say about rate limits, names in lower case; None without any.
     """
 
     falls_back = True
+    headers: Mapping[str, str] | None = None
 
     def __init__(
         self,

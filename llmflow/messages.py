@@ -6,7 +6,7 @@ All of them are frozen; a policy that wants to change one uses `dataclasses.repl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from llmflow.models import Model, Params
@@ -283,6 +283,27 @@ class Request:
     sent: Sent | None = None
     """Set by a policy that must know whether this very request reached the provider; each attempt needs its own."""
 
+    def marked(self, sent: Sent, *, hedge: bool = False) -> Request:
+        """Return this request with another `sent`; what `dataclasses.replace` does, at a third of its price."""
+        if type(self) is not Request:  # one of a kind that has fields of its own
+            return replace(self, sent=sent, hedge=hedge)
+        return _new_request(
+            messages=self.messages,
+            model=self.model,
+            output=self.output,
+            params=self.params,
+            deadline=self.deadline,
+            call=self.call,
+            turns=self.turns,
+            attempt=self.attempt,
+            sink=self.sink,
+            hedge=hedge,
+            sent=sent,
+        )
+
+
+_new_request = quick(Request)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -299,7 +320,7 @@ class Reply:
     """The exact model that answered, as the provider names it."""
     request_id: str | None = None
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    """Headers of the reply, names in lower case; None where there was no HTTP."""
+    """What the reply's headers say about rate limits, names in lower case; None where they say nothing."""
     reask: Callable[[str], Sequence[object]] | None = field(default=None, repr=False)
     """Builds the turns that repeat the ask with a problem named, in the provider's own form. Without it, plain
     messages are used."""

@@ -6,6 +6,8 @@ from llmflow.policies._cache import Cache
 from llmflow.policies._circuit_breaker import CircuitBreaker
 from llmflow.policies._deadline import Deadline
 from llmflow.policies._fallback import Fallback
+from llmflow.policies._hedge import Hedge
+from llmflow.policies._rate_limit import RateLimit
 from llmflow.policies._repair import Repair
 from llmflow.policies._retry import Retry
 from llmflow.policies._timeout import Timeout
@@ -18,6 +20,8 @@ __all__ = [
     "CircuitBreaker",
     "Deadline",
     "Fallback",
+    "Hedge",
+    "RateLimit",
     "Repair",
     "Retry",
     "Timeout",

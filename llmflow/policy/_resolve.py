@@ -96,7 +96,8 @@ def _each_once(chosen: Iterable[Declared]) -> Iterator[Declared]:
     met: list[tuple[object, Any]] = []
     for one in chosen:
         if _stacking(one.kind) == "all":
-            pot = (getattr(one.policy, "name", None) or one.source, one.policy)
+            place = one.source if getattr(one.kind, "per_place", True) else None
+            pot = (getattr(one.policy, "name", None) or place, one.policy)
             if pot in met:
                 continue
             met.append(pot)

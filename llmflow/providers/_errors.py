@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmflow.errors import (
     AuthenticationFailed,
@@ -19,6 +20,9 @@ from llmflow.errors import (
     StepError,
 )
 from llmflow.providers._json import as_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "Facts",
@@ -77,6 +81,8 @@ class Facts:
     retry_after: float | None = None
     should_retry: bool | None = None
     """What `x-should-retry` says."""
+    limits: Mapping[str, str] | None = None
+    """The reply's headers about rate limits."""
 
 
 def error_from_facts(facts: Facts, source: Source) -> StepError:
@@ -88,7 +94,7 @@ def error_from_facts(facts: Facts, source: Source) -> StepError:
     if issubclass(kind, ContentFiltered):
         return kind(text)
     assert issubclass(kind, ProviderError)
-    return kind(
+    error = kind(
         text,
         provider=source.provider,
         model=source.model,
@@ -96,6 +102,8 @@ def error_from_facts(facts: Facts, source: Source) -> StepError:
         retryable=retryable,
         retry_after=facts.retry_after,
     )
+    error.headers = facts.limits
+    return error
 
 
 def unavailable(source: Source, text: str, *, status: int | None = None, retryable: bool = True) -> ProviderUnavailable:

@@ -15,6 +15,7 @@ from llmflow.providers._google_stream import ContentStream
 from llmflow.providers._http import read_pieces, taking_replies
 from llmflow.providers._json import as_mapping, encodable, encode_json, mappings_in
 from llmflow.providers._keys import check_address, connection_identity, find_key
+from llmflow.providers._limit_headers import limit_headers
 from llmflow.providers._loops import PerLoop
 from llmflow.providers._params import ParamNames
 from llmflow.providers._route import plain_options
@@ -145,7 +146,7 @@ class _Route:
             from llmflow.providers._google_errors import translate
 
             raise translate(exc, self._source, self._wall_clock()) from exc
-        return _read(data)
+        return _read(data, limit_headers(as_mapping(field_of(data, "sdk_http_response", "headers"))))
 
     async def _stream(
         self, generate: Callable[..., Awaitable[AsyncIterator[Any]]], call: dict[str, Any], request: Request
@@ -193,7 +194,7 @@ def _file_part(file: File) -> dict[str, Any]:
     return {"inlineData": {"data": file.data, "mimeType": file.media_type}}
 
 
-def _read(data: dict[str, Any]) -> Reply:
+def _read(data: dict[str, Any], headers: dict[str, str] | None = None) -> Reply:
     candidate = next(iter(mappings_in(data.get("candidates"))), None)
     text = _text_of(mappings_in(field_of(candidate, "content", "parts")))
     return Reply(
@@ -202,6 +203,7 @@ def _read(data: dict[str, Any]) -> Reply:
         finish_reason=_finish_reason(candidate, blocked=field_of(data, "prompt_feedback", "block_reason") is not None),
         model=field_of(data, "model_version"),
         request_id=field_of(data, "response_id"),
+        headers=headers,
         raw=data,
     )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmflow.providers._errors import Facts, Source, codes_in, error_from_facts, message_in
 from llmflow.providers._json import as_mapping, mappings_in
+from llmflow.providers._limit_headers import limit_headers
 from llmflow.providers._retry_after import retry_after
 from llmflow.providers._sdk_errors import from_misuse, from_unreadable, translate_by
 
@@ -34,6 +35,7 @@ def _from_api_error(exc: Any, source: Source, now: float) -> StepError:
             codes=_codes(exc.details),
             text=message_in(exc.details),
             retry_after=_delay_in(exc.details) if wait is None else wait,
+            limits=limit_headers(headers),
         ),
         source,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from pydantic_core import from_json, to_json
@@ -11,6 +11,7 @@ from pydantic_core import from_json, to_json
 from llmflow.errors import DefinitionError, StepError
 from llmflow.providers._errors import Source, unavailable
 from llmflow.providers._json import as_mapping, decode_object, encodable, encodable_data
+from llmflow.providers._limit_headers import limit_headers
 from llmflow.providers._loops import PerLoop
 from llmflow.providers._streaming import Reading, refuses_usage
 
@@ -153,7 +154,9 @@ class Route:
 
     def _reply(self, data: dict[str, Any], headers: Mapping[str, str]) -> Reply:
         reask = None if self._structured is None else functools.partial(self._reask, data)
-        return self._api.read(data, headers.get(self._api.request_id), reask)
+        reply = self._api.read(data, headers.get(self._api.request_id), reask)
+        limits = limit_headers(headers)
+        return reply if limits is None else replace(reply, headers=limits)
 
     def _reask(self, data: dict[str, Any], problem: str) -> Sequence[object]:
         assert self._structured is not None

@@ -18,6 +18,7 @@ from llmflow.providers._errors import (
     unavailable,
 )
 from llmflow.providers._json import as_mapping
+from llmflow.providers._limit_headers import limit_headers
 from llmflow.providers._retry_after import retry_after
 from llmflow.providers._scrubbing import scrub_exception
 
@@ -66,6 +67,7 @@ def from_status_error(exc: Any, source: Source, now: float) -> StepError:
             codes=codes_in(exc.body),
             text=_text_of(exc),
             retry_after=retry_after(headers, now),
+            limits=limit_headers(headers),
             should_retry={"true": True, "false": False}.get(headers.get("x-should-retry", "")),
         ),
         source,
