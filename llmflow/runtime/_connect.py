@@ -74,7 +74,8 @@ def _with_honest_usage(reply: Reply) -> Reply:
         return reply
     if not isinstance(usage, Usage):
         return replace(reply, usage=None)
-    known = {name: value for name in _COUNTS if _is_count(value := getattr(usage, name))}
+    counts = {name: getattr(usage, name) for name in _COUNTS}
+    known = {name: value for name, value in counts.items() if value is not None and _is_count(value)}
     return replace(reply, usage=Usage(**known) if known else None)
 
 
