@@ -163,7 +163,14 @@ class FoldedTask:
             finally:
                 latency = monotonic() - started
                 call.attempts.append(
-                    Attempt(model=model, number=number, outcome=outcome, latency_s=latency, error=error)
+                    Attempt(
+                        model=model,
+                        number=number,
+                        outcome=outcome,
+                        latency_s=latency,
+                        hedge=request.hedge,
+                        error=error,
+                    )
                 )
 
         return record
