@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from llmflow.backend import Wakeup, alarm
 from llmflow.context import blocked_loop
 from llmflow.errors import ProviderTimeout, QueueFull
-from llmflow.policy import Band, Options, RequestLayer, Site, check_count
+from llmflow.policy import Band, Options, RequestLayer, Site, State, check_count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmflow.messages import Reply, Request
 
 __all__ = ["Bulkhead"]
@@ -45,12 +47,13 @@ class Bulkhead(Options):
         clock = site.clock
         # Without a name, one that is declared anew with other options (`with_`, a notebook) is another one.
         name = self.name or (site.declared, self.limit, self.queue)
-        places = site.shared(("bulkhead", name, site.model.connection), lambda: Places(self.limit, self.queue))
+        label = self.name or f"{site.declared} {site.model.provider}"
+        places = site.shared(("bulkhead", name, site.model.connection), lambda: Places(self.limit, self.queue, label))
         places.check_same(self.limit, self.queue, self.name)
 
         async def bulkhead(request: Request) -> Reply:
             if not places.take_nowait():
-                await places.take(request.deadline - clock.monotonic(), request.model.name)
+                await _wait(places, request, clock.monotonic)
             try:
                 return await proceed(request)
             finally:
@@ -59,14 +62,28 @@ class Bulkhead(Options):
         return bulkhead
 
 
+async def _wait(places: Places, request: Request, monotonic: Callable[[], float]) -> None:
+    """Wait for a place; a second request beside a slow one does not, as it would only add to what is too much already."""
+    model = request.model.name
+    if request.hedge:
+        msg = f"all {places.limit} places at {model} are taken, and a second request beside a slow one does not wait"
+        raise QueueFull(msg)
+    since = monotonic()
+    try:
+        await places.take(request.deadline - since, model)
+    finally:
+        request.call.waited_s += monotonic() - since
+
+
 class Places:
     """A counting semaphore for any number of threads and event loops, fair and with a bounded queue."""
 
-    __slots__ = ("_free", "_lock", "_waiting", "limit", "queue")
+    __slots__ = ("_free", "_label", "_lock", "_waiting", "limit", "queue")
 
-    def __init__(self, limit: int, queue: int | None) -> None:
+    def __init__(self, limit: int, queue: int | None, label: str = "") -> None:
         self.limit = limit
         self.queue = queue
+        self._label = label
         self._free = limit
         self._waiting: deque[Wakeup] = deque()
         self._lock = threading.Lock()
@@ -143,6 +160,13 @@ class Places:
     def statistics(self) -> dict[str, int]:
         """How many places are taken, and how many requests wait."""
         return {"in_use": self.limit - self._free, "waiting": len(self._waiting)}
+
+    def state(self) -> State | None:
+        """Say how many places are taken and how many wait, while any are."""
+        values = self.statistics
+        if not any(values.values()):
+            return None  # every connection has a bulkhead by default; an idle one says nothing
+        return State(kind="bulkhead", name=self._label, values={**values, "limit": self.limit})
 
 
 def _with_hint(error: QueueFull, hint: str) -> QueueFull:

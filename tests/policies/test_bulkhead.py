@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from functools import partial
 
@@ -23,6 +24,7 @@ from llmflow import (
     Runtime,
 )
 from llmflow.policies._bulkhead import Places
+from llmflow.policy import Band
 from llmflow.testing._scripted import after, hang, scripted
 from llmflow.testing._time import VirtualLoop
 
@@ -251,6 +253,53 @@ async def test_the_wait_in_line_ends_with_the_share_of_the_deadline(asking, now)
         assert "fine" == await ask("x")
         assert started + 10 == pytest.approx(now())
         group.cancel_scope.cancel()
+
+
+async def test_what_waited_is_told(asking):
+    """`CallScope.waited_s` has the seconds in line, also of who gave up."""
+    model = scripted(default=after(10, "fine"))
+    ask = asking(model, Bulkhead(1))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, "x")
+        await anyio.sleep(4)
+        group.start_soon(ask, "y")
+
+    assert [0, 6] == pytest.approx([one.call.waited_s for one in model.requests])
+
+
+async def test_a_hedge_takes_a_free_place_or_none(asking):
+    """A second request beside a slow one does not stand in the line of first ones."""
+
+    class Hedging:
+        band = Band.HEDGE
+
+        def wrap(self, proceed, site):
+            return lambda request: proceed(dataclasses.replace(request, hedge=True))
+
+    model = scripted(default=after(10, "fine"))
+    ask = asking(model, Bulkhead(1))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask.with_(Bulkhead(1), Hedging()), "x")
+        await anyio.sleep(1)
+        with pytest.raises(QueueFull, match="second request"):
+            await ask.with_(Bulkhead(1), Hedging())("y")
+
+
+async def test_its_state_is_in_the_statistics_while_it_is_used(asking, runtime):
+    """Who asks why calls are slow sees how many wait for what."""
+    model = scripted(default=after(10, "fine"))
+    ask = asking(model, Bulkhead(1, name="gpu"))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(ask, "x")
+        await anyio.sleep(1)
+        states = {one.name: one.values for one in runtime.stats().states if one.kind == "bulkhead"}
+
+    assert {"in_use": 1, "waiting": 2, "limit": 1} == states["gpu"]
+    assert not [one for one in runtime.stats().states if one.kind == "bulkhead"]
 
 
 class _Caller:
