@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from llmflow.backend import alarm
 from llmflow.context import caller
-from llmflow.errors import DefinitionError, InvalidOutput, ProviderTimeout, StepError
+from llmflow.errors import InvalidOutput, ProviderTimeout, StepError
 from llmflow.events import CacheHit
 from llmflow.messages import Answer
 from llmflow.policies._cache_key import Keys, Unkeyable
@@ -57,11 +57,6 @@ class Cache(Options):
 
     def wrap(self, proceed: CallLayer, site: Site, /) -> CallLayer:
         """Return `proceed` behind the cache of the runtime."""
-        if site.model.provider == "task":
-            msg = (
-                f"task {site.step!r} has a Cache, but only the answers of models can be kept; cache inside of the task"
-            )
-            raise DefinitionError(msg)
         return _Layer(proceed, site, float(self.ttl), float(self.stale)).answer  # type: ignore[arg-type]  # seconds
 
 
