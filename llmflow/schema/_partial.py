@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Generic, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import AliasChoices, BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -139,9 +139,11 @@ class _Readers:
 
     def _of_union(self, members: tuple[Any, ...]) -> Read:
         others = [one for one in members if one is not type(None)]
-        read = self.of(others[0]) if len(others) == 1 else _Leaf(Union[tuple(others)])  # noqa: UP007  # members are data
-        if isinstance(read, _Leaf) and len(others) > 1 and any(_has_fields(get_origin(one) or one) for one in others):
-            read = _untyped  # which member it will be is known only at the end
+        if len(others) > 1:  # which member it will be is known only at the end
+            return _untyped if any(_has_fields(get_origin(one) or one) for one in others) else _Leaf(Union[members])  # noqa: UP007  # members are data
+        read = self.of(others[0])
+        if isinstance(read, _Leaf) and not read.is_text:
+            return _Leaf(Union[members])  # noqa: UP007
         return lambda shown, closed: closed if shown is None else read(shown, closed)
 
     def _of_items(self, annotation: Any, origin: Any) -> Read:
@@ -189,12 +191,12 @@ class _Leaf:
     """Reads a value without parts: text as far as it has come, anything else once it is complete."""
 
     def __init__(self, annotation: Any) -> None:
-        self._is_text = annotation is str
+        self.is_text = annotation is str
         self._annotation = annotation
         self._adapter: TypeAdapter[Any] | None = None
 
     def __call__(self, shown: Any, closed: Any) -> Any:
-        if self._is_text:
+        if self.is_text:
             return shown if isinstance(shown, str) else _MISSING
         if closed is _MISSING:
             return _MISSING
@@ -215,9 +217,10 @@ def _untyped(shown: Any, closed: Any) -> Any:
 
 
 def _has_fields(kind: Any) -> bool:
-    return (
-        (isinstance(kind, type) and issubclass(kind, BaseModel)) or dataclasses.is_dataclass(kind) or is_typeddict(kind)
-    )
+    """Whether it is a model, a dataclass or a TypedDict, also that of typing_extensions."""
+    if not isinstance(kind, type):
+        return False
+    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or hasattr(kind, "__required_keys__")
 
 
 def _fields_of(kind: Any) -> Iterator[tuple[str, str, Any]]:

@@ -5,7 +5,7 @@ from llmflow.testing._http_exchange import RecordedRequest, Response
 from llmflow.testing._http_responses import answer, anthropic_answer, gemini_answer, json_reply, openai_answer, status
 from llmflow.testing._http_streams import streamed
 from llmflow.testing._loopback import LoopbackServer
-from llmflow.testing._scripted import ScriptedModel, ScriptExhausted, after, hang, scripted
+from llmflow.testing._scripted import ScriptedModel, ScriptExhausted, after, hang, pieces, scripted
 from llmflow.testing._time import VirtualLoop, virtual_backend
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "hang",
     "json_reply",
     "openai_answer",
+    "pieces",
     "scripted",
     "status",
     "streamed",

@@ -178,7 +178,9 @@ def _anthropic_events(reply: Mapping[str, Any], size: int) -> Iterator[bytes]:
             yield event("content_block_delta", index=index, delta=delta)
         yield event("content_block_stop", index=index)
     ending = {"stop_reason": reply.get("stop_reason"), "stop_sequence": reply.get("stop_sequence")}
-    yield event("message_delta", delta=ending, **({"usage": {"output_tokens": usage["output_tokens"]}} if usage else {}))
+    yield event(
+        "message_delta", delta=ending, **({"usage": {"output_tokens": usage["output_tokens"]}} if usage else {})
+    )
     yield event("message_stop")
 
 

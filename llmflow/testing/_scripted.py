@@ -13,14 +13,14 @@ import anyio
 from pydantic_core import to_json
 
 from llmflow.backend import monotonic
-from llmflow.messages import Reply
+from llmflow.messages import Chunk, Reply
 from llmflow.models import Model
 
 if TYPE_CHECKING:
     from llmflow.messages import Request, Usage
     from llmflow.prices import Price
 
-__all__ = ["ScriptExhausted", "ScriptedModel", "after", "hang", "scripted"]
+__all__ = ["ScriptExhausted", "ScriptedModel", "after", "hang", "pieces", "scripted"]
 
 
 class ScriptExhausted(AssertionError):
@@ -43,6 +43,20 @@ def hang() -> object:
     return _After(float("inf"), None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    items: tuple[object, ...]
+
+
+def pieces(*items: object) -> object:
+    """Stream these texts one after the other; write it in place of a reply.
+
+    Among them, `after(seconds, text)` waits first, and an exception (or its class) ends the stream in the middle. A
+    call that is not streamed gets the whole text.
+    """
+    return _Pieces(items)
+
+
 class ScriptedModel(Model):
     """A model that answers from a script, one entry for each request, and remembers what it was asked.
 
@@ -54,7 +68,8 @@ class ScriptedModel(Model):
     ```
 
     An entry is the answer's text, a `Reply`, an exception (or its class) to raise, anything else that becomes JSON,
-    `after(seconds, entry)`, `hang()`, or a function of the request that returns one of these; it may be async.
+    `after(seconds, entry)`, `hang()`, `pieces("a", "b")`, or a function of the request that returns one of these; it may
+    be async.
 
     Args:
         *replies: The script.
@@ -126,6 +141,8 @@ class ScriptedModel(Model):
         if isinstance(entry, _After):
             await _wait(entry.seconds)
             return await self._play(entry.reply, request)
+        if isinstance(entry, _Pieces):
+            return await self._play(await _tell(entry.items, request), request)
         if _is_error(entry):
             raise entry("scripted") if isinstance(entry, type) else entry
         if isinstance(entry, Reply):
@@ -139,6 +156,22 @@ class ScriptedModel(Model):
 
     def __repr__(self) -> str:
         return f"ScriptedModel({self.name!r}, requests={len(self.requests)}, remaining={self.remaining})"
+
+
+async def _tell(items: tuple[object, ...], request: Request) -> str:
+    """Stream texts, and return the whole."""
+    told: list[str] = []
+    for item in items:
+        one = item
+        while isinstance(one, _After):
+            await _wait(one.seconds)
+            one = one.reply
+        if _is_error(one):
+            raise one("scripted") if isinstance(one, type) else one
+        told.append(str(one))
+        if request.sink is not None:
+            await request.sink(Chunk(told[-1], request.attempt))
+    return "".join(told)
 
 
 async def _wait(seconds: float) -> None:
