@@ -115,15 +115,22 @@ class DirectClient:
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
         connection = _Connection(loop, self._open)
-        await loop.create_connection(
-            lambda: connection,
-            self._host,
-            self._port,
-            ssl=self._tls,
-            server_hostname=self._host if self._tls is not None else None,
-            happy_eyeballs_delay=self._head_start,
-        )
+        try:
+            await loop.create_connection(
+                lambda: connection,
+                self._host,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls is not None else None,
+                happy_eyeballs_delay=self._head_start,
+            )
+        except OSError as exc:
+            raise ConnectFailed(str(exc) or type(exc).__name__) from exc
         return connection
+
+
+class ConnectFailed(OSError):
+    """There is no connection, so nothing was sent."""
 
 
 class _Connection(asyncio.Protocol):

@@ -92,7 +92,9 @@ def error_from_facts(facts: Facts, source: Source) -> StepError:
         retryable = facts.should_retry
     text = _sentence(facts, source)
     if issubclass(kind, ContentFiltered):
-        return kind(text)
+        filtered = kind(text)
+        filtered.status = facts.status
+        return filtered
     assert issubclass(kind, ProviderError)
     error = kind(
         text,

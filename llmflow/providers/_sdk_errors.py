@@ -81,7 +81,38 @@ def connection_failed(exc: Exception, source: Source, now: float) -> StepError:
     if isinstance(cause, ReplyTooLarge):  # it would be as large the next time
         return unavailable(source, str(cause), retryable=False)
     detail = str(cause) or type(cause).__name__
-    return unavailable(source, f"connection failed: {detail}")
+    error = unavailable(source, f"connection failed: {detail}")
+    error.sent = not _never_connected(exc)
+    return error
+
+
+_NEVER_CONNECTED = frozenset(
+    {
+        "ClientConnectorError",
+        "ConnectError",
+        "ConnectFailed",
+        "ConnectTimeout",
+        "ConnectionRefusedError",
+        "SSLCertVerificationError",
+        "gaierror",
+    }
+)
+"""What is raised while a connection is being made: by llmflow itself, httpx, the socket module, aiohttp."""
+
+
+def _never_connected(exc: BaseException) -> bool:
+    """Whether the failure, or what it came from, says that there was no connection to send anything on."""
+    cause: BaseException | None = exc
+    for _ in range(_LONGEST_CHAIN):
+        if cause is None:
+            return False
+        if any(cls.__name__ in _NEVER_CONNECTED for cls in type(cause).__mro__):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+_LONGEST_CHAIN = 10
 
 
 def _text_of(exc: Any) -> str:
@@ -103,8 +134,10 @@ def from_stream_event(exc: Any, source: Source, now: float) -> StepError:
 
 def from_time_out(exc: Exception, source: Source, now: float) -> StepError:
     """Judge a time-out of a client of the user's own."""
-    del exc, now
-    return timed_out(source)
+    del now
+    error = timed_out(source)
+    error.sent = not _never_connected(exc)
+    return error
 
 
 def from_credentials(exc: Exception, source: Source, now: float) -> StepError:

@@ -913,7 +913,9 @@ async def test_who_waits_over_midnight_is_served_by_the_new_day(asking):
             await anyio.sleep(0.1)
             with pytest.raises(BudgetExceeded):
                 await ask.with_(params={"max_tokens": 4001})("x")
-            group.start_soon(ask.with_(params={"max_tokens": 4000}), "x")
+            group.start_soon(ask, "x")
+            await anyio.sleep(0.1)
+            assert 1 == state(runtime)["waiting"]
             clock.now += 2
 
         assert Decimal("0.02") == spent(runtime)
