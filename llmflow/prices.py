@@ -115,7 +115,7 @@ def nano_cost(usage: Usage | None, price: Price | None) -> int | None:
         return None
     rates = _rates_for(price, prompt)
     units = fresh * rates.fresh + cached * rates.cached + written * rates.written + answer * rates.output
-    scale = price._scale  # noqa: SLF001  # of this very module
+    scale = price._scale  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # this very module's
     return units if scale == 1 else (2 * units + scale) // (2 * scale)
 
 
@@ -125,7 +125,8 @@ def worst_case_nano(prompt_tokens: int, max_tokens: int, price: Price) -> int:
     Every prompt token is taken at the dearest of the rates it may be billed at, and of the tiers up to that length.
     """
     rates = _rates_for(price, prompt_tokens)
-    return -(-(prompt_tokens * rates.worst_prompt + max_tokens * rates.worst_output) // price._scale)  # noqa: SLF001
+    scale = price._scale  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return -(-(prompt_tokens * rates.worst_prompt + max_tokens * rates.worst_output) // scale)
 
 
 def cost(usage: Usage | None, price: Price | None) -> Decimal | None:
@@ -145,7 +146,7 @@ def nanos(usd: Decimal) -> int:
 
 
 def _rates_for(price: Price, prompt_tokens: int) -> _Rates:
-    table = price._table  # noqa: SLF001
+    table = price._table  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     found = table[0]
     if len(table) == 1:
         return found

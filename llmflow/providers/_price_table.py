@@ -191,7 +191,8 @@ def _rates_of_the_day(info: Any, variant: dict[str, str], day: datetime) -> dict
     seen: list[dict[str, Any]] = []
     for hour in _half_hours(day):
         prices = info.get_prices(hour, variant) if variant else info.get_prices(hour)
-        seen.append({name: rate for name, rate in vars(prices).items() if rate is not None})
+        said: dict[str, Any] = prices.__dict__
+        seen.append({name: rate for name, rate in said.items() if rate is not None})
         if seen[-1] != seen[0]:
             return None
     return seen[0]

@@ -18,6 +18,7 @@ ROOT = Path(llmflow.__file__).parent.parent
 HEAVY = (
     "aiohttp",
     "anthropic",
+    "genai_prices",
     "google",
     "httpx",
     "httpx2",

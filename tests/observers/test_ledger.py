@@ -238,6 +238,14 @@ def test_a_limit_is_a_number_of_rows(limit):
         Ledger(limit=limit)
 
 
+def test_what_waits_to_be_counted_is_bounded():
+    """Also when only a cache answers."""
+    ledger = listened(*(hit() for _ in range(3 * _ledger.BATCH)))
+
+    assert len(ledger._events) < _ledger.BATCH
+    assert 3 * _ledger.BATCH == ledger.total().hits
+
+
 def test_totals_by_everything():
     """Each row is in one group of each kind."""
     ledger = listened(

@@ -266,6 +266,21 @@ def test_a_table_that_cannot_be_read_is_said_once_and_prices_are_unknown(monkeyp
     ]
 
 
+def test_a_price_is_remembered(monkeypatch):
+    """Every layer of every step asks for it."""
+    table, looked = PriceTable(), []
+    snapshot = genai_prices.data_snapshot.get_snapshot()
+    find = type(snapshot).find_provider_model
+    monkeypatch.setattr(
+        type(snapshot), "find_provider_model", lambda *arguments: (looked.append(arguments), find(*arguments))[1]
+    )
+
+    for name in ("openai/gpt-5-mini", "openai/unheard-of") * 3:
+        table.llmflow_price(Model(name))
+
+    assert 2 == len(looked)
+
+
 def test_a_table_that_updates_itself_is_followed(entry):
     """A price that was looked up in the old one is not remembered."""
     table = PriceTable()
