@@ -65,7 +65,6 @@ from llmflow.messages import (
 from llmflow.models import Model, Params
 from llmflow.policies import (
     Budget,
-    BudgetTooSmallWarning,
     Bulkhead,
     Cache,
     CircuitBreaker,
@@ -76,8 +75,8 @@ from llmflow.policies import (
     Repair,
     Retry,
     Timeout,
-    UnpricedModelWarning,
 )
+from llmflow.policies._budget import BudgetTooSmallWarning, UnpricedModelWarning
 from llmflow.policy import Band, Off, Policy, Site
 from llmflow.ports import CacheStore, Clock, Kept, Provider
 from llmflow.prices import Price, Tier

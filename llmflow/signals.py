@@ -9,6 +9,7 @@ from llmflow.events import (
     AttemptFinished,
     AttemptStarted,
     BreakerChanged,
+    BudgetRefused,
     CacheHit,
     CallFinished,
     CallStarted,
@@ -33,6 +34,7 @@ HOOK_OF: Mapping[type, str] = {
     FallbackTaken: "llmflow_fallback_taken",
     CacheHit: "llmflow_cache_hit",
     BreakerChanged: "llmflow_breaker_changed",
+    BudgetRefused: "llmflow_budget_refused",
 }
 """The notify hook that is told of each class of event."""
 

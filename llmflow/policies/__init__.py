@@ -1,6 +1,6 @@
 """llmflow's own policies, one a file."""
 
-from llmflow.policies._budget import Budget, BudgetTooSmallWarning, UnpricedModelWarning
+from llmflow.policies._budget import Budget
 from llmflow.policies._bulkhead import Bulkhead
 from llmflow.policies._cache import Cache
 from llmflow.policies._circuit_breaker import CircuitBreaker
@@ -14,7 +14,6 @@ from llmflow.policies._timeout import Timeout
 
 __all__ = [
     "Budget",
-    "BudgetTooSmallWarning",
     "Bulkhead",
     "Cache",
     "CircuitBreaker",
@@ -25,5 +24,4 @@ __all__ = [
     "Repair",
     "Retry",
     "Timeout",
-    "UnpricedModelWarning",
 ]

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from llmflow import (
+    Budget,
+    BudgetExceeded,
     CircuitBreaker,
     CircuitOpen,
     Fallback,
@@ -18,6 +20,7 @@ from llmflow import (
     Runtime,
     Step,
     Usage,
+    context,
     plan,
     prompt,
     step,
@@ -244,6 +247,25 @@ async def test_hook_llmflow_fallback_taken(site_packages: SitePackages) -> None:
         event.to_model,
         type(event.error),
     )
+
+
+async def test_hook_llmflow_budget_refused(site_packages: SitePackages) -> None:
+    """A request that a budget cannot pay for is announced with who asked, for what, and what is left."""
+    recorder = Recorder(site_packages, "llmflow_budget_refused")
+    budget = Budget(tokens=4200, per="total", key="tenant", name="tokens")
+    with Runtime():
+        ask = asking(scripted(default="fine", usage=Usage(input_tokens=100, output_tokens=100)), budget)
+        with context(tenant="acme"):
+            await ask("rain")
+            with pytest.raises(BudgetExceeded):
+                await ask("snow")
+    (event,) = recorder.events
+
+    assert ("question", "scripted/model", "tokens", "acme", "tokens") == (
+        event.step, event.model, event.budget, event.key, event.unit,
+    )  # fmt: skip
+    assert (4000, True) == (event.left, event.asked > 4096)
+    assert event.call_id > event.run_id
 
 
 async def test_hook_llmflow_breaker_changed(site_packages: SitePackages) -> None:
