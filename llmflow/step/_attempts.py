@@ -153,11 +153,15 @@ class _Pieces:
 def _cost(usage: Usage | None, price: Price | None, error: StepError | None) -> Decimal | None:
     """Return what a request cost: nothing when the provider answered it with an error, which is not billed.
 
-    One that was cut off, or whose connection broke, may have been answered and billed: that is unknown.
+    One that was cut off, whose connection broke, or whose answer cannot be read may have been billed: that is unknown.
     """
-    if price is not None and error is not None and (error.status is not None or not error.sent):
+    if price is not None and error is not None and (_is_refusal(error.status) or not error.sent):
         return Decimal(0)
     return cost(usage, price)
+
+
+def _is_refusal(status: int | None) -> bool:
+    return status is not None and status >= 400  # noqa: PLR2004  # where the errors of HTTP begin
 
 
 def _outcome(exc: BaseException, *, overdue: bool) -> str:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 import llmflow
 from llmflow import (
+    BadRequest,
     Cache,
     DefinitionError,
     Ledger,
     LedgerRow,
     Price,
+    ProviderError,
     ProviderUnavailable,
     Reply,
     Retry,
@@ -154,6 +156,25 @@ async def test_a_cancelled_attempt_is_a_row_of_unknown_cost():
 
     assert ("cancelled", None, None) == (row.outcome, row.cost_nano, row.cost_usd)
     assert 1 == runtime.ledger.total().unpriced
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ProviderUnavailable("busy", status=503), 0),
+        (BadRequest("no such field", status=400), 0),
+        (ProviderUnavailable("200 with 'text/html' is no JSON object", status=200), None),
+        (ProviderUnavailable("the connection broke"), None),
+    ],
+)
+async def test_only_what_a_provider_refused_is_known_to_be_free(error, expected):
+    """What it took in and answered in a way that nobody can read may have been billed."""
+    async with Runtime() as runtime:
+        with pytest.raises(ProviderError):
+            await asking(scripted(error, price=PRICE), Retry.off)("x")
+        (row,) = runtime.ledger.rows()
+
+    assert expected == row.cost_nano
 
 
 async def test_an_answer_of_a_cache_is_a_row_that_costs_nothing():
