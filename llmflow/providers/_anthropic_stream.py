@@ -70,7 +70,7 @@ class MessageStream:
         delta, index = as_mapping(data.get("delta")), data.get("index")
         kind = delta.get("type")
         piece = delta.get(_PIECES.get(kind, "")) if isinstance(kind, str) else None
-        if not isinstance(piece, str) or index not in self._pieces:
+        if not isinstance(piece, str) or type(index) is not int or index not in self._pieces:
             return ""
         self._pieces[index].append(piece)
         is_answer = index == self._answer if self._wants_call else kind == "text_delta"
