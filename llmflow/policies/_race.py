@@ -12,6 +12,8 @@ import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
+from anyio import CancelScope
+
 from llmflow.backend import on_trio, running_loop
 from llmflow.errors import Rejected
 
@@ -160,7 +162,8 @@ class _AsyncioRace(Generic[T]):
             if not self._cancelled_from_outside():
                 return await self._settle_on(self._winner)
             error = error if isinstance(error, asyncio.CancelledError) else asyncio.CancelledError()
-        elif isinstance(error, Exception):
+        elif isinstance(error, Exception) and self._task.cancelling() <= self._before:
+            # Where the count is higher, the failure is what the request made of a cancellation from outside.
             self.failed = True
             if await self._any_success():
                 assert self._winner is not None
@@ -192,11 +195,13 @@ class _AsyncioRace(Generic[T]):
         cancelled: asyncio.CancelledError | None = None
         for other in self._others:
             other.cancel()
-        while running := [one for one in self._others if not one.done()]:
-            try:
-                await asyncio.wait(running)
-            except asyncio.CancelledError as exc:
-                cancelled = exc
+        # anyio repeats a cancellation in every turn of the loop, so from the first one on it is kept out.
+        with CancelScope() as shield:
+            while running := [one for one in self._others if not one.done()]:
+                try:
+                    await asyncio.wait(running)
+                except asyncio.CancelledError as exc:
+                    cancelled, shield.shield = exc, True
         if cancelled is not None:
             raise cancelled
 
@@ -255,7 +260,9 @@ class _TrioRace(Generic[T]):
         except BaseException:
             await self._drop()
             raise
-        await self._drop()
+        if self._others:
+            await self._drop()
+            await sys.modules["trio"].lowlevel.checkpoint_if_cancelled()  # that it may have been meanwhile
         if answers := values or self._winner:
             return answers[0]
         assert failure is not None
