@@ -123,7 +123,7 @@ class Pot:
             waiter.turn = self._turn_of_next(tokens, now, deadline)
             if hedge or waiter.turn >= deadline:
                 raise self._too_late(waiter, now, hedge=hedge)
-            waiter.alarm_at = waiter.turn
+            waiter.alarm_at = min(waiter.turn + _LATE, deadline) if self.waiting else waiter.turn
             if self._plan is not None:
                 self._plan.place(waiter.entry, waiter.turn)
             self._line.append(waiter)
