@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from llmflow.cli._failures import UsageError
+from llmflow.cli._failures import EXIT_REFUSED, UsageError
 from llmflow.cli._session import session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import jsonable, out_console, say, table, write_json, write_line
@@ -32,14 +32,15 @@ def show_plan(target: str, *, model: str | None, as_json: bool) -> None:
 
 
 def write_plan(made: Plan, *, as_json: bool) -> int:
-    """Write a plan, and return the exit code: 3 when a budget lets nothing of it through."""
+    """Write a plan, and return the exit code: 3 when a budget refuses all that a step would send."""
+    code = EXIT_REFUSED if made.refused else 0
     if as_json:
         write_json(jsonable(made.to_dict()))
-        return 0
+        return code
     console = out_console()
     for line in _plan_lines(made):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
-    return 0
+    return code
 
 
 def _plan_lines(made: Plan) -> list[Text]:

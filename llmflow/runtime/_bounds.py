@@ -11,8 +11,8 @@ from llmflow.engine._places import Places
 from llmflow.graph import BoundFlow, Flow, Graph, Node, Task
 from llmflow.graph._ir import map_call
 from llmflow.policy import Bounds, Declared, Off
-from llmflow.runtime._chains import Pot, pots_of, worst_of_step, worst_of_task
-from llmflow.runtime._known import UNKNOWN, ask_for, awaits, calls_itself, items_in, tokens_of, value_of, values_of
+from llmflow.runtime._chains import Pot, Prompts, pots_of, refusal, worst_of_step, worst_of_task
+from llmflow.runtime._known import ask_for, awaits, calls_itself, items_of, tokens_of, values_of
 from llmflow.runtime._words import spending_in_words
 from llmflow.step import BoundStep, Step, Unit
 
@@ -60,6 +60,8 @@ class Costs:
     def __init__(self, runtime: Any, prompt_tokens: int) -> None:
         self._runtime = runtime
         self._prompt_tokens = prompt_tokens
+        self.refused: dict[str, str] = {}
+        """Which steps no request of theirs can be paid for, and why."""
 
     @property
     def assumption(self) -> str:
@@ -81,7 +83,9 @@ class Costs:
         bound = step.bound(self._runtime, scope)
         assert isinstance(bound, BoundStep)
         ask = None if inputs is None else ask_for(bound, dict(inputs))
-        bounds = worst_of_step(bound, self._prompts(ask))
+        if (why := refusal(bound, self._prompts(ask, unknown=0))) is not None:
+            self.refused.setdefault(step.name, why)
+        bounds = worst_of_step(bound, self._prompts(ask, unknown=self._prompt_tokens))
         if ask is None and bounds.usd:
             bounds = bounds.because(self.assumption)
         if step.is_async and awaits(step.body):
@@ -90,9 +94,9 @@ class Costs:
             )
         return Cost.of(*_with_calls_inside(step, bounds, pots_of(bound)))
 
-    def _prompts(self, ask: Ask | None) -> Any:
+    def _prompts(self, ask: Ask | None, *, unknown: int) -> Prompts:
         def tokens(model: Model) -> int:
-            return self._prompt_tokens if ask is None else tokens_of(ask, model, self._runtime)
+            return unknown if ask is None else tokens_of(ask, model, self._runtime)
 
         return tokens
 
@@ -132,18 +136,18 @@ class Costs:
     def _of_map(self, node: Node, scope: Scope, inputs: Inputs | None) -> Cost:
         assert node.unit is not None
         assert node.mapping is not None
-        items, fixed = items_in(value_of(node.items, inputs)), values_of(node.inputs, inputs)
-        if items is None or value_of(node.items, inputs) is UNKNOWN:
-            return mapped(self.of_unit(node.unit, scope, None), None, node.mapping.concurrency, node.key)
-        mapping = map_call(node, items, fixed or {})
+        concurrency = node.mapping.concurrency
+        (items, count), fixed = items_of(node.items, inputs), values_of(node.inputs, inputs)
+        if items is None or fixed is None:
+            return mapped(self.of_unit(node.unit, scope, None), count, concurrency, node.key)
+        mapping = map_call(node, items, fixed)
         mapping.discard()  # it is not going to run
-        each = self.of_items(mapping, scope, items if fixed is not None else None)
-        return mapped(each, len(items), mapping.concurrency, node.key)
+        return mapped(self.of_items(mapping, scope, items), count, concurrency, node.key)
 
-    def of_items(self, mapping: MapCall[Any, Any, Any], scope: Scope | None, items: Collection[Any] | None) -> Cost:
+    def of_items(self, mapping: MapCall[Any, Any, Any], scope: Scope | None, items: Collection[Any]) -> Cost:
         """Return what the dearest item of a map takes; only the prompts of a step can be told apart."""
         unit = mapping.unit
-        if items is None or not isinstance(unit, Step):
+        if not isinstance(unit, Step):
             return self.of_unit(unit, scope, None)
         costs: list[Cost] = []
         for item in items:

@@ -6,7 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-from llmflow.policies import Deadline, Fallback, Repair, Retry, Timeout
+from llmflow.policies import (
+    Budget,
+    Bulkhead,
+    Cache,
+    CircuitBreaker,
+    Deadline,
+    Fallback,
+    Hedge,
+    RateLimit,
+    Repair,
+    Retry,
+    Timeout,
+)
+from llmflow.policies._charges import Answers
 from llmflow.policy import Band, Bounds, Declared, SaysItsWorst
 from llmflow.prices import Price, dollars, worst_case_nano
 
@@ -14,7 +27,7 @@ if TYPE_CHECKING:
     from llmflow.models import Model
     from llmflow.step import BoundStep
 
-__all__ = ["Pot", "Prompts", "pots_of", "worst_of_step", "worst_of_task"]
+__all__ = ["Pot", "Prompts", "pots_of", "refusal", "worst_of_step", "worst_of_task"]
 
 CORRECTION_TOKENS = 512
 """Of the message that tells a model what is wrong with its answer; the longest lists twenty problems."""
@@ -66,7 +79,7 @@ def _fold_step(bound: BoundStep, prompts: Prompts, *, queues: bool) -> Bounds:
 
 def _route(bound: BoundStep, model: Model, layers: Sequence[Declared], prompt: int, *, queues: bool) -> Bounds:
     """Return what asking one model takes at worst, with re-asks and retries."""
-    answer, price = bound.params(model).get("max_tokens", 0), bound.runtime.price(model)
+    answer, price = Answers(model).longest(bound.params(model)), bound.runtime.price(model)
     requests = [one for one in layers if not one.band.wraps_calls]
 
     def ask(earlier: int) -> Bounds:
@@ -104,7 +117,7 @@ def _outside(layer: Declared, inner: Bounds, *, queues: bool) -> Bounds:
     policy = layer.policy
     if isinstance(policy, Deadline):
         return inner.at_most(seconds=_seconds(policy.seconds))
-    if _kind(policy) == "Cache":  # who waits for another call's answer waits as long as its deadline lets it
+    if isinstance(policy, Cache):  # who waits for another call's answer waits as long as its deadline lets it
         return inner.lasting(None) if queues else inner
     return _foreign(policy, inner)
 
@@ -133,12 +146,13 @@ def _request_layer(policy: Any, inner: Bounds, *, queues: bool) -> Bounds:
     if isinstance(policy, Retry):
         tried = inner.times(policy.attempts)
         return tried.lasting(None if tried.seconds is None else tried.seconds + _longest_waits(policy))
-    kind = _kind(policy)
-    if kind in ("Bulkhead", "RateLimit", "Budget"):
+    if isinstance(policy, Bulkhead | RateLimit | Budget):
         return inner.lasting(None) if queues and getattr(policy, "queue", None) != 0 else inner
-    if kind == "Hedge":  # the next one is sent while those before it are under way, so each adds its own time at most
+    if isinstance(
+        policy, Hedge
+    ):  # the next one is sent while those before it are under way, so each adds its own time at most
         return inner.times(1 + policy.max)
-    if kind == "CircuitBreaker":
+    if isinstance(policy, CircuitBreaker):
         return inner
     return _foreign(policy, inner)
 
@@ -177,11 +191,6 @@ def _sends(policy: object) -> int | None:
     return sends if isinstance(sends, int) and not isinstance(sends, bool) else None
 
 
-def _kind(policy: object) -> str:
-    """Return the class name of one of llmflow's own policies, "" for any other."""
-    return type(policy).__name__ if type(policy).__module__.startswith("llmflow.policies.") else ""
-
-
 def _seconds(duration: object) -> float:
     return cast("float", duration)  # seconds, since the policy's __post_init__
 
@@ -206,7 +215,7 @@ def _budgets(bound: BoundStep, periods: tuple[str, ...]) -> Iterable[Pot]:
     for layer in bound.layers:
         policy = layer.policy
         # One with a key is one pot for each value, and nobody knows how many there will be.
-        if _kind(policy) != "Budget" or policy.per not in periods or policy.key is not None:
+        if not isinstance(policy, Budget) or policy.per not in periods or policy.key is not None:
             continue
         if not all(_sends_once(one.policy) for one in bound.layers if one.band > layer.band):
             continue
@@ -215,9 +224,30 @@ def _budgets(bound: BoundStep, periods: tuple[str, ...]) -> Iterable[Pot]:
         yield Pot((policy.name or layer.source, policy), policy.calls, usd)
 
 
+def refusal(bound: BoundStep, prompts: Prompts) -> str | None:
+    """Say which budget can pay for no request of a step, whichever model is asked; None when one may be sent."""
+    said = [_too_dear(bound, model, prompts(model)) for model in bound.models]
+    return said[0] if all(said) else None
+
+
+def _too_dear(bound: BoundStep, model: Model, prompt: int) -> str | None:
+    answer, price = Answers(model).longest(bound.params(model)), bound.runtime.price(model)
+    usd = Decimal(0) if price is None else dollars(worst_case_nano(prompt, answer, price))
+    for layer in bound.layers:
+        policy = layer.policy
+        if not isinstance(policy, Budget):
+            continue
+        which = f"step {bound.step.name!r}: budget {policy.name or layer.source!r}"
+        if policy.usd is not None and usd > Decimal(policy.usd):
+            return f"{which} of ${policy.usd} cannot pay for a request to {model.name}, which may cost ${usd:f}"
+        if policy.tokens is not None and prompt + answer > policy.tokens:
+            return f"{which} of {policy.tokens:,} tokens cannot pay for a request to {model.name}, which may take {prompt + answer:,}"
+    return None
+
+
 def _sends_once(policy: object) -> bool:
     """Whether what was admitted further out is sent once at most."""
-    return _kind(policy) not in ("", "Retry", "Hedge") or _sends(policy) in (0, 1)
+    return isinstance(policy, RateLimit | Bulkhead | Timeout | Budget) or _sends(policy) in (0, 1)
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------------

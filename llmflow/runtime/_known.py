@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmflow.policy import Site
     from llmflow.step import BoundStep
 
-__all__ = ["UNKNOWN", "ask_for", "awaits", "calls_itself", "items_in", "tokens_of", "value_of", "values_of"]
+__all__ = ["ask_for", "awaits", "calls_itself", "items_of", "tokens_of", "value_of", "values_of"]
 
 UNKNOWN: Final = object()
 """Stands for a value that only the run will have."""
@@ -62,11 +62,14 @@ def values_of(operands: Mapping[str, Operand], inputs: Inputs | None) -> dict[st
     return None if any(one is UNKNOWN for one in values.values()) else values
 
 
-def items_in(value: object) -> Collection[Any] | None:
-    """Return the items of a map when they can be counted without using them up."""
+def items_of(operand: Operand | None, inputs: Inputs | None) -> tuple[Collection[Any] | None, int | None]:
+    """Return the items of a map, and how many they are; each is None when it is not known."""
+    value = value_of(operand, inputs)
+    if value is UNKNOWN:
+        return None, len(operand.items) if isinstance(operand, Structure) else None
     if isinstance(value, Collection) and not isinstance(value, str | bytes):
-        return value
-    return None
+        return value, len(value)
+    return None, None
 
 
 # -- prompts -----------------------------------------------------------------------------------------------------------
@@ -78,6 +81,8 @@ def ask_for(bound: BoundStep, inputs: dict[str, object]) -> Ask | None:
     Whatever the body raises leaves unchanged: it would in the run.
     """
     step = bound.step
+    if step.is_async and awaits(step.body):
+        return None
     built: object = step.body(**inputs)
     if step.is_async:
         built = _without_waiting(cast("Coroutine[Any, Any, object]", built))

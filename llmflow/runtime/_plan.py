@@ -66,6 +66,7 @@ class Plan:
         graph: The graph behind the nodes, None for anything but a traced flow.
         bounds: What one call of the target takes at worst, or all calls of a map together.
         items: How many items the target is mapped over, None when it is called once.
+        refused: For each step whose requests no budget of its own can ever pay for, which budget that is.
     """
 
     target: str
@@ -76,6 +77,7 @@ class Plan:
     graph: Graph | None = field(default=None, repr=False)
     bounds: Bounds = Bounds()  # noqa: RUF009  # frozen
     items: int | None = None
+    refused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -84,6 +86,8 @@ class Plan:
         yield f"{self.kind} {self.target}: {len(self.nodes)} node{'s' if len(self.nodes) != 1 else ''}"
         over = "" if self.items is None else f" for all {self.items:,} items"
         yield f"  at worst: {bounds_in_words(self.bounds)}{over}"
+        for why in self.refused:
+            yield f"  refused: {why}"
         for note in self.bounds.notes:
             yield f"  note: {note}"
         for layer in self.layers:
@@ -103,6 +107,7 @@ class Plan:
             "kind": self.kind,
             "bounds": _plain_bounds(self.bounds),
             "items": self.items,
+            "refused": list(self.refused),
             "layers": [{one.name: getattr(layer, one.name) for one in fields(layer)} for layer in self.layers],
             "constants": [[name, repr(value)] for name, value in self.constants],
             "nodes": [_plain(node) for node in self.nodes],

@@ -102,11 +102,19 @@ class _Planner:
                 layers=_of_the_run(target, self._runtime),
                 graph=graph,
                 bounds=bounds,
+                refused=tuple(self._costs.refused.values()),
             )
         layers = _of_the_run(target, self._runtime) if isinstance(target, Flow) else ()
         cost = Cost.of(bounds, None)
         nodes = (_planned_unit(target, self._runtime, None, target.name, cost),)
-        return Plan(target=target.name, kind=target.kind, nodes=nodes, layers=layers, bounds=bounds)
+        return Plan(
+            target=target.name,
+            kind=target.kind,
+            nodes=nodes,
+            layers=layers,
+            bounds=bounds,
+            refused=tuple(self._costs.refused.values()),
+        )
 
     def plan_map(self, target: Unit[..., Any], items: Iterable[Mapping[str, object]], concurrency: int) -> Plan:
         costs = [self._costs.of_unit(target, None, target.inputs((), dict(one))) for one in items]
