@@ -168,7 +168,8 @@ class _Route:
 
         from llmflow.providers._google_errors import translate
 
-        exc = APIError(as_mapping(error).get("code"), {"error": error})
+        code: Any = as_mapping(error).get("code")
+        exc = APIError(code, {"error": error})
         raise translate(exc, self._source, self._wall_clock()) from exc
 
     def _contents(self, request: Request) -> list[dict[str, Any]]:

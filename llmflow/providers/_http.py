@@ -18,7 +18,7 @@ from llmflow.providers._decoding import ACCEPT_ENCODING, BodyDecoder, ReplyTooLa
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Generator, Mapping
 
     from llmflow.providers._direct import Receive
 
@@ -82,12 +82,13 @@ _taken: ContextVar[list[tuple[Any, Mapping[str, str]]] | None] = ContextVar("llm
 
 
 @contextlib.contextmanager
-def taking_replies() -> Iterator[list[tuple[Any, Mapping[str, str]]]]:
+def taking_replies() -> Generator[list[tuple[Any, Mapping[str, str]]]]:
     """Take the bodies of successful replies away from the SDK that asks inside, and leave it empty ones.
 
     For an SDK that has no way to close a stream it hands out, and takes one that just ends for a complete one.
     """
-    token = _taken.set(taken := [])
+    taken: list[tuple[Any, Mapping[str, str]]] = []
+    token = _taken.set(taken)
     try:
         yield taken
     finally:

@@ -68,7 +68,8 @@ class CompletionStream:
         self._usage = (
             data.get("usage") or self._usage
         )  # some send what it is so far in every chunk; the last one counts
-        choice = next((one for one in mappings_in(data.get("choices")) if one.get("index") in (0, None)), {})
+        choices = [one for one in mappings_in(data.get("choices")) if one.get("index") in (0, None)]
+        choice = choices[0] if choices else dict[str, Any]()
         self._finish = choice.get("finish_reason") or self._finish
         return self._take_delta(as_mapping(choice.get("delta")))
 

@@ -96,7 +96,7 @@ class Route:
         self._wires: PerLoop[Wire] | None = None
         self._source = Source(provider=model.provider, model=model.name)
         self._wall_clock = wall_clock
-        self._stream_part = api.stream_part
+        self._stream_part: Mapping[str, Any] = api.stream_part
 
     async def send(self, request: Request) -> Reply:
         """Send one request and return the reply, or raise a `ProviderError`."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, Union, cast, get_args, get_
 
 from pydantic import AliasChoices, BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
-from pydantic_core import SchemaError, ValidationError, from_json
+from pydantic_core import SchemaError, ValidationError, from_json, to_json
 
 from llmflow.schema._annotations import unwrap
 
@@ -30,6 +30,9 @@ class Partial(Generic[T_co]):
 
     __slots__ = ("_fields", "_name")
 
+    _fields: dict[str, Any]
+    _name: str
+
     def __init__(self, fields: Mapping[str, Any], name: str = "") -> None:
         object.__setattr__(self, "_fields", dict(fields))
         object.__setattr__(self, "_name", name)
@@ -43,7 +46,13 @@ class Partial(Generic[T_co]):
         """Return the fields that have come as plain data."""
         return {name: _plain(value) for name, value in self._fields.items()}
 
+    def model_dump_json(self) -> str:
+        """Return the fields that have come as JSON."""
+        return to_json(self.model_dump()).decode()
+
     def __getattr__(self, name: str) -> Any:
+        if name in self.__slots__:  # asked for by who copies an object before it has any
+            raise AttributeError(name)
         try:
             return self._fields[name]
         except KeyError:
@@ -58,7 +67,10 @@ class Partial(Generic[T_co]):
         return iter([*super().__dir__(), *self._fields])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Partial) and cast("Partial[Any]", other)._fields == self._fields
+        return isinstance(other, Partial) and other._fields == self._fields
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Partial, (self._fields, self._name)
 
     __hash__ = None  # type: ignore[assignment]  # equal by content, which may hold lists
 
@@ -69,8 +81,8 @@ class Partial(Generic[T_co]):
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Partial):
-        return cast("Partial[Any]", value).model_dump()
-    return [_plain(one) for one in cast("list[Any]", value)] if isinstance(value, list) else value
+        return value.model_dump()  # pyright: ignore[reportUnknownVariableType]  # narrowed from Any, which has no argument
+    return [_plain(one) for one in value] if isinstance(value, list) else value  # pyright: ignore[reportUnknownVariableType]
 
 
 class _Missing:
@@ -114,6 +126,10 @@ def view_of(annotation: Any, *, wrapped: bool) -> View | None:
     return view
 
 
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
+
+
 def _item(owner: Any, key: str) -> Any:
     return cast("dict[str, Any]", owner).get(key, _MISSING) if isinstance(owner, dict) else _MISSING
 
@@ -155,11 +171,8 @@ class _Readers:
         def items(shown: Any, closed: Any) -> Any:
             if not isinstance(shown, list):
                 return _MISSING
-            ready: list[Any] = closed if isinstance(closed, list) else []
-            values = [
-                read(one, ready[index] if index < len(ready) else _MISSING)
-                for index, one in enumerate(cast("list[Any]", shown))
-            ]
+            came, ready = _items(shown), _items(closed)
+            values = [read(one, ready[index] if index < len(ready) else _MISSING) for index, one in enumerate(came)]
             return [one for one in values if one is not _MISSING]
 
         return items
@@ -181,7 +194,7 @@ class _Readers:
                     name, read_field = fields[key]
                     if (part := read_field(value, _item(closed, key))) is not _MISSING:
                         found[name] = part
-            return Partial(found, origin.__name__)
+            return Partial[Any](found, origin.__name__)
 
         self._made[annotation] = read
         return read
@@ -212,20 +225,22 @@ def _untyped(shown: Any, closed: Any) -> Any:
     """Read what may be one of several models."""
     if isinstance(shown, dict):
         pairs = ((key, _untyped(one, _item(closed, key))) for key, one in cast("dict[str, Any]", shown).items())
-        return Partial({key: value for key, value in pairs if value is not _MISSING})
+        return Partial[Any]({key: value for key, value in pairs if value is not _MISSING})
     return shown if isinstance(shown, str) else closed
 
 
 def _has_fields(kind: Any) -> bool:
     """Whether it is a model, a dataclass or a TypedDict, also that of typing_extensions."""
-    if not isinstance(kind, type):
-        return False
-    return issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind) or hasattr(kind, "__required_keys__")
+    return _is_model(kind) or dataclasses.is_dataclass(kind) or hasattr(kind, "__required_keys__")
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _fields_of(kind: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield the key in the answer, the name and the type of each field; a field may have several keys."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
+    if _is_model(kind):
         for name, field in kind.model_fields.items():
             alias = field.validation_alias or field.alias
             choices = alias.choices if isinstance(alias, AliasChoices) else [alias]

@@ -7,7 +7,7 @@ import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llmflow.backend import running_loop
+from llmflow.backend import on_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,7 +28,7 @@ def start_beside(function: Callable[[], Coroutine[Any, Any, None]]) -> Beside:
     A task group would have to be left by the task that entered it, in the order it was entered. A stream is also left
     by whoever finalises an asynchronous generator, so its task stands alone. The function must not raise.
     """
-    return _AsyncioTask(function) if running_loop() is not None else _TrioTask(function)
+    return _AsyncioTask(function) if on_asyncio() else _TrioTask(function)
 
 
 class _AsyncioTask:

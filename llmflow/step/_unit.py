@@ -334,9 +334,9 @@ class Unit(Generic[P, T]):
         return f"<{type(self).__name__} {self.name!r}>"
 
 
-def _fed(bound: Any, feed: Feed | None) -> Bound:
+def _fed(bound: Bound, feed: Feed | None) -> Bound:
     """Return what runs a call whose answer goes to `feed` as it comes."""
-    return bound if feed is None else _Fed(bound, feed)  # type: ignore[no-any-return]
+    return bound if feed is None else _Fed(bound, feed)
 
 
 class _Fed:

@@ -130,6 +130,10 @@ def _event(data: object, *, name: str = "") -> bytes:
     return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
+def _first(items: Any) -> dict[str, Any]:
+    return items[0] if items else {}
+
+
 def _cut(text: str | None, size: int) -> Iterator[str]:
     return (text[at : at + size] for at in range(0, len(text), size)) if text else iter(())
 
@@ -137,7 +141,7 @@ def _cut(text: str | None, size: int) -> Iterator[str]:
 def _openai_events(reply: Mapping[str, Any], size: int, *, with_usage: bool) -> Iterator[bytes]:
     head = {key: one for key, one in reply.items() if key not in ("choices", "usage")}
     head["object"] = "chat.completion.chunk"
-    choice: dict[str, Any] = next(iter(reply.get("choices") or ()), {})
+    choice: dict[str, Any] = _first(reply.get("choices"))
 
     def chunk(delta: Mapping[str, Any], finish: object = None) -> bytes:
         return _event({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
@@ -168,7 +172,7 @@ def _anthropic_events(reply: Mapping[str, Any], size: int) -> Iterator[bytes]:
         return _event({"type": kind, **fields}, name=kind)
 
     usage: Mapping[str, Any] = reply.get("usage") or {}
-    start = {**reply, "content": [], "stop_reason": None, "stop_sequence": None}
+    start: dict[str, Any] = {**reply, "content": [], "stop_reason": None, "stop_sequence": None}
     yield event("message_start", message={**start, "usage": {**usage, "output_tokens": 1}} if usage else start)
     yield event("ping")
     for index, block in enumerate(reply.get("content") or ()):
@@ -198,7 +202,7 @@ def _anthropic_deltas(block: Mapping[str, Any], size: int) -> tuple[dict[str, An
 def _gemini_events(reply: Mapping[str, Any], size: int) -> Iterator[bytes]:
     head = {key: one for key, one in reply.items() if key not in ("candidates", "usageMetadata")}
     usage = {"usageMetadata": reply["usageMetadata"]} if "usageMetadata" in reply else {}
-    candidate: dict[str, Any] = next(iter(reply.get("candidates") or ()), {})
+    candidate: dict[str, Any] = _first(reply.get("candidates"))
     content: Mapping[str, Any] = candidate.get("content") or {}
     for part in content.get("parts") or ():
         for piece in [{**part, "text": one} for one in _cut(part["text"], size)] if "text" in part else [part]:
@@ -212,8 +216,9 @@ def _without_usage(event: bytes) -> bytes:
     head, found, text = event.decode().partition("data: ")
     if not found or text.startswith("[DONE]"):
         return event
-    data = json.loads(text)
-    for owner in (data, data.get("message") or {}):
+    data: dict[str, Any] = json.loads(text)
+    inner: dict[str, Any] = data.get("message") or {}
+    for owner in (data, inner):
         owner.pop("usage", None)
         owner.pop("usageMetadata", None)
     return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
