@@ -99,7 +99,7 @@ def _weight(part: object) -> int:
     if isinstance(part, Message):
         return _message_tokens(part) * BYTES_PER_TOKEN
     if isinstance(part, Mapping):
-        return sum(_size(str(name)) + _weight(value) for name, value in part.items())
+        return sum(_size(str(name)) + _weight(value) for name, value in cast("Mapping[object, object]", part).items())
     if isinstance(part, list | tuple):
         return sum(map(_weight, cast("list[object]", part)))
     return _size(repr(part))

@@ -103,8 +103,6 @@ class Budget(Options):
         inner: _Layer | None = getattr(proceed, _LAYER, None)
         if inner is None:
             return _Layer((fund,), proceed, site, priced=self.usd is not None, counted=self.tokens is not None).build()
-        if fund in inner.funds:
-            return proceed
         return _Layer(
             (fund, *inner.funds),
             inner.proceed,
@@ -138,7 +136,7 @@ class Budget(Options):
                 f"or let it pass uncounted with Budget(on_unpriced='allow')."
             )
             raise error
-        said: list[bool] = site.shared(("unpriced", model), list)
+        said = site.shared(("unpriced", model), list[bool])
         if not said:
             said.append(True)
             msg = f"nobody knows what {model!r} costs: budgets count its requests as $0"

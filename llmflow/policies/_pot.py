@@ -71,7 +71,7 @@ class Pot:
         self.cap_usd, self.cap_tokens, self.cap_calls = terms.usd, terms.tokens, terms.calls
         self.usd = self.tokens = self.calls = 0
         self.held_usd = self.held_tokens = self.held_calls = 0
-        self.line = NOBODY
+        self.line: OrderedDict[Claim, None] = NOBODY
         self.timed = terms.period is not None
         self.since, self.until = (0.0, FOREVER) if terms.period is None else terms.period(now)
 

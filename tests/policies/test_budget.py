@@ -612,6 +612,35 @@ async def test_the_wait_is_recorded(asking):
     assert [0, 2] == waits
 
 
+async def test_a_small_hedge_does_not_pass_those_who_wait(asking):
+    """It would fit, but it would take from who came before it."""
+
+    class AsHedge:
+        band = Band.HEDGE
+
+        def wrap(self, proceed, site, /):
+            from dataclasses import replace
+
+            return lambda request: proceed(replace(request, hedge=True))
+
+    model, budget = paid(default=after(1, "fine"), usage=HALF), Budget("0.015", per="total", name="b")
+    ask, hedge = (
+        asking(model, budget, name="one"),
+        asking(model, budget, AsHedge(), name="two", params={"max_tokens": 9}),
+    )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, "x")
+        await anyio.sleep(0.1)
+        group.start_soon(ask, "x")  # waits
+        await anyio.sleep(0.1)
+        with pytest.raises(BudgetExceeded, match="others wait for it already") as caught:
+            await hedge("x")
+        group.cancel_scope.cancel()
+
+    assert ("b", None) == (caught.value.budget, caught.value.unit)
+
+
 async def test_one_that_can_never_fit_does_not_wait(asking, now):
     """Refused at once though others are under way: what they may give back is not enough."""
     model = paid(default=after(5, "fine"), usage=HALF)
@@ -723,6 +752,17 @@ async def test_sync_in_a_running_loop_does_not_wait_for_what_that_loop_holds(ask
     assert any("await" in note for note in caught.value.__notes__)
 
 
+async def test_sync_in_a_running_loop_is_told_when_nothing_is_left(asking):
+    """Then `await` would not help, and is not named."""
+    ask = asking(paid(default="fine"), Budget("0.01", per="total"))
+    await ask("x")
+
+    with pytest.raises(BudgetExceeded, match=r"\$0.00 of \$0.01 is left") as caught:
+        ask.sync("x")
+
+    assert not any("await" in note for note in caught.value.__notes__)
+
+
 # -- which pot ---------------------------------------------------------------------------------------------------------
 
 
@@ -770,6 +810,24 @@ async def test_one_budget_met_twice_is_paid_once(asking):
         await asking(paid("fine"), shared)("x")
 
         assert Decimal("0.01") == spent(runtime)
+
+
+async def test_every_period_at_once(asking, runtime):
+    """Pots of the call, the run, the day and for ever are reserved together; those of runs are not in the statistics."""
+    budgets = [Budget("0.02", calls=9, per=per) for per in ("call", "run", "day", "month", "total")]
+    ask = asking(paid(default="fine"), *budgets)
+
+    assert ["fine", "fine"] == [await ask("x"), await ask("x")]
+    states = [one.values for one in runtime.stats().states if one.kind == "budget"]
+    assert [("day", 2), ("month", 2), ("total", 2)] == sorted((one["per"], one["calls_settled"]) for one in states)
+
+
+async def test_a_budget_in_calls_alone_counts_nothing_else(asking, runtime):
+    """No price, no estimate."""
+    ask = asking(scripted(default="fine"), Budget(calls=2, per="total"))
+
+    assert ["fine", "fine"] == [await ask("x"), await ask("x")]
+    assert {"per": "total", "waiting": 0, "calls": 2, "calls_settled": 2, "calls_reserved": 0} == state(runtime)
 
 
 async def test_a_run_is_the_outermost_call(asking):

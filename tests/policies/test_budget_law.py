@@ -200,6 +200,62 @@ def test_who_waited_only_behind_another_is_served_with_it():
     assert (True, True) == (both.held, behind.held)
 
 
+def test_what_is_thrown_away_while_the_purse_is_busy_is_settled_at_the_next_chance():
+    """The garbage collector may close a coroutine in the middle of what this thread does under the lock."""
+    purse, pot = Purse(lambda: 0.0), Pot(Terms(name="a", usd=10))
+    assert purse.take([pot], 10, 0)
+    waits = Claim([pot], 5, 0)
+    assert purse.line_up(waits, patient=True) is None
+
+    with purse._lock:
+        purse.settle_abandoned([pot], 10, 0, (3, 0, 1))
+        assert not waits.held
+
+    assert 5 == purse.sums([pot])["held_usd"]
+    assert (True, 3) == (waits.held, pot.usd)
+
+
+def test_a_waiter_that_is_thrown_away_leaves_the_line():
+    """Its task was destroyed while it waited."""
+    purse, pot = Purse(lambda: 0.0), Pot(Terms(name="a", usd=10))
+    assert purse.take([pot], 10, 0)
+    claim = Claim([pot], 5, 0)
+    purse.line_up(claim, patient=True)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(purse.wait(claim, float("inf")))
+    task._log_destroy_pending = False
+    loop.run_until_complete(asyncio.sleep(0))
+
+    task.get_coro().close()
+    loop.close()
+
+    assert 0 == purse.sums([pot])["waiting"]
+
+
+def test_what_is_granted_to_a_loop_that_has_ended_goes_to_the_next():
+    """A loop that was stopped in mid-wait must not hurt those of other loops, however many of its tasks waited."""
+    purse, pot = Purse(lambda: 0.0), Pot(Terms(name="a", usd=10))
+    assert purse.take([pot], 10, 0)
+    loop = asyncio.new_event_loop()
+    lost = [Claim([pot], 10, 0) for _ in range(1_100)]
+    for claim in lost:
+        purse.line_up(claim, patient=True)
+        task = loop.create_task(purse.wait(claim, float("inf")))
+        task._log_destroy_pending = False
+    tasks = asyncio.all_tasks(loop)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    alive = Claim([pot], 10, 0)
+    purse.line_up(alive, patient=True)
+
+    purse.settle([pot], 10, 0, (0, 0, 1))
+
+    assert (True, 10) == (alive.held, pot.held_usd)
+    for task in tasks:
+        task.get_coro().close()
+    assert (True, 10) == (alive.held, pot.held_usd)
+
+
 def test_b4_a_million_charges_do_not_drift():
     """B4: money is whole nano-dollars; a million requests of odd amounts sum up to the last one."""
     purse = Purse(lambda: 0.0)

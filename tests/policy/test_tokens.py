@@ -155,6 +155,16 @@ def test_two_policies_learn_once():
     assert factor == estimator.factor
 
 
+def test_schemas_of_steps_that_are_made_anew_are_forgotten(monkeypatch):
+    """A program that makes steps all the time does not keep their schemas."""
+    monkeypatch.setattr("llmflow.tokens.SCHEMAS_KEPT", 10)
+    estimator = TokenEstimator()
+    for _ in range(100):
+        estimator.estimate(request(output=SimpleNamespace(**vars(SHAPE))))
+
+    assert len(estimator._schemas) <= 10
+
+
 @given(seen=st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 50_000)), min_size=1, max_size=20))
 def test_law_what_was_just_counted_is_within_the_estimate(seen):
     """Whatever came before: the same prompt again is not estimated below what the provider just counted."""
