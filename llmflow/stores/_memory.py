@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
-from cachetools import TLRUCache
+from cachetools import LRUCache
 
 from llmflow.policy import State
 from llmflow.ports import Kept
 
 __all__ = ["MemoryCache"]
+
+_Entry: TypeAlias = tuple[bytes, float, float]
+"""An entry, when it was kept, and for how many seconds."""
 
 _ENTRIES = 10_000
 _BYTES = 64 * 1024 * 1024
@@ -30,27 +34,30 @@ class MemoryCache:
         self._lock = threading.Lock()
         # One bound does for both: an entry counts at least as much as leaves room for `entries` of them.
         least = max(1, size // entries)
-        self._kept: TLRUCache[str, tuple[bytes, float, float]] = TLRUCache(
-            size, _expiry, timer=now, getsizeof=lambda value: max(least, len(value[0]))
-        )
+        self._kept: LRUCache[str, _Entry] = LRUCache(size, getsizeof=lambda value: max(least, len(value[0])))
         self._size = size
 
     async def get(self, key: str, /) -> Kept | None:
         """Return an entry and its age."""
+        now = self._now()
         with self._lock:
             found = self._kept.get(key)
-        if found is None:
+            if found is None:
+                return None
+            entry, kept_at, seconds = found
+            # A clock that went back, as that of a new event loop on virtual time does, proves nothing about an age.
+            if 0 <= now - kept_at < seconds:
+                return Kept(entry, now - kept_at)
+            del self._kept[key]
             return None
-        age = self._now() - found[1]
-        # A clock that went back, as that of a new event loop on virtual time does, proves nothing about an age.
-        return Kept(found[0], age) if age >= 0 else None
 
     async def put(self, key: str, entry: bytes, /, *, seconds: float) -> None:
         """Keep an entry, in place of others if need be; one that is larger than the whole is not kept."""
         if len(entry) > self._size:
             return
+        now = self._now()
         with self._lock:
-            self._kept[key] = (entry, self._now(), seconds)
+            self._kept[key] = (entry, now, seconds)
 
     async def aclose(self) -> None:
         """Do nothing: what is in memory is kept for the next event loop."""
@@ -58,9 +65,4 @@ class MemoryCache:
     def state(self) -> State:
         """Say how much is kept."""
         with self._lock:
-            size = sum(len(self._kept[key][0]) for key in list(self._kept))
-            return State(kind="cache", name="memory://", values={"entries": len(self._kept), "bytes": size})
-
-
-def _expiry(key: str, value: tuple[bytes, float, float], now: float) -> float:  # noqa: ARG001  # as cachetools calls it
-    return now + value[2]
+            return State(kind="cache", name="memory://", values={"entries": len(self._kept)})
