@@ -16,6 +16,7 @@ from llmflow import (
     BadRequest,
     Cache,
     DefinitionError,
+    Hedge,
     Ledger,
     LedgerRow,
     Price,
@@ -396,3 +397,17 @@ def test_totals_are_the_sums_of_the_rows(events):
         assert sum(row.cost_nano is None for row in rows) == sum(one.unpriced for one in totals)
     for step_name, one in ledger.total(by="step").items():
         assert sum(row.step == step_name and row.kind == "attempt" for row in rows) == one.attempts
+
+
+async def test_both_of_a_hedged_pair_are_rows():
+    """The loser is cancelled, and may have been billed all the same."""
+    model = scripted(default=after(1, "4"), usage=USAGE, price=PRICE)
+    ask = asking(model, Hedge(after=0.5))
+    model.enqueue(hang())
+
+    async with Runtime() as runtime:
+        await ask("x")
+        rows = {row.hedge: row for row in runtime.ledger.rows()}
+
+    assert ("ok", COST) == (rows[True].outcome, rows[True].cost_nano)
+    assert ("cancelled", None) == (rows[False].outcome, rows[False].cost_nano)
