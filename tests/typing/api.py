@@ -40,6 +40,7 @@ from llmflow import (
     Fallback,
     FallbackExhausted,
     File,
+    Final,
     Flow,
     InvalidOutput,
     LLMFlowError,
@@ -48,6 +49,7 @@ from llmflow import (
     Off,
     Outcome,
     Params,
+    Partial,
     Plan,
     PluginCallError,
     PluginDefinitionError,
@@ -67,14 +69,17 @@ from llmflow import (
     Repair,
     Reply,
     Request,
+    Restarted,
     Result,
     Retry,
     RunConflict,
     Runtime,
     Site,
+    Snapshot,
     Stats,
     Step,
     StepError,
+    Stream,
     Task,
     Timeout,
     Truncated,
@@ -387,6 +392,40 @@ async def fanning_out(items: list[str]) -> None:
     assert_type(await two.partial(tone="kind").run("x"), Result[Ticket])
     assert_type(await split.map(items), list[list[str]])
     assert_type(await classify_all.map(items), list[list[Ticket]])
+
+
+async def streaming() -> None:
+    async with bare.stream("x") as stream:
+        assert_type(stream, Stream[Ticket])
+        async for snapshot in stream:
+            assert_type(snapshot, Partial[Ticket])
+            assert_type(snapshot.model_fields_set, set[str])
+            assert_type(snapshot.model_dump(), dict[str, Any])
+        async for delta in stream.deltas():
+            assert_type(delta, str)
+        async for event in stream.events():
+            if isinstance(event, Restarted):
+                assert_type((event.attempt, event.reason), tuple[int, str])
+            elif isinstance(event, Final):
+                assert_type(event.value, Ticket)
+            else:
+                assert_type(event, Snapshot)
+        assert_type(await stream.final(), Ticket)
+        assert_type(stream.result, Result[Ticket])
+
+    async for text in story.stream("x"):
+        assert_type(text, str)
+    async with split.stream("x") as pieces:
+        assert_type(await pieces.final(), list[str])
+    async with classify_all.stream("x") as tickets:
+        assert_type(await tickets.final(), list[Ticket])
+    async with two.partial(tone="kind").stream("x") as partial:
+        assert_type(await partial.final(), Ticket)
+
+
+@step
+def story(text: str) -> str:
+    return prompt(f"Tell: {text}")
 
 
 async def adjusting() -> None:

@@ -310,3 +310,15 @@ def a_plain_function(text: str) -> str:
 plan(a_plain_function)  # expect-error
 not_a_step: Step[[str], str] = a_plain_function  # expect-error
 other_parameters: Step[[int], Ticket] = classify  # expect-error
+
+
+async def wrong_streams() -> None:
+    classify.stream(5)  # expect-error
+    await classify.stream("x")  # expect-error
+    for _ in classify.stream("x"):  # expect-error
+        pass
+    with classify.stream("x"):  # expect-error
+        pass
+    async with classify.stream("x") as stream:
+        text: str = await stream.final()  # expect-error
+        print(text)
