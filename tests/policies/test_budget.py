@@ -25,6 +25,7 @@ from llmflow import (
     DefinitionError,
     Fallback,
     FallbackExhausted,
+    Hedge,
     InvalidOutput,
     Model,
     Price,
@@ -46,7 +47,8 @@ from llmflow import (
 )
 from llmflow.backend import monotonic
 from llmflow.messages import Sent
-from llmflow.testing._scripted import after, hang, scripted
+from llmflow.policies._fund import Fund
+from llmflow.testing._scripted import after, hang, pieces, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -407,6 +409,37 @@ async def test_whether_a_hedge_was_sent_is_its_own_affair(asking, runtime):
 
     assert "fine" == await ask("x")
     assert Decimal("0.005") == spent(runtime)
+
+
+async def test_the_loser_of_a_hedge_costs_the_reservation(asking, runtime):
+    """B2: both were sent; the one that was overtaken may be billed."""
+    model = paid(after(9, "slow"), "fast", usage=HALF)
+
+    assert "fast" == await asking(model, Hedge(after=1), Budget("1", calls=9, per="total"))("x")
+    assert (Decimal("0.015"), 2) == (spent(runtime), state(runtime)["calls_settled"])
+
+
+async def test_a_hedge_that_cannot_be_paid_for_is_not_sent(asking, runtime):
+    """The first request goes on alone."""
+    model = paid(after(9, "slow"), "fast", usage=HALF)
+
+    assert "slow" == await asking(model, Hedge(after=1), Budget("0.015", per="total"))("x")
+    assert (1, Decimal("0.005")) == (len(model.requests), spent(runtime))
+
+
+async def test_a_stream_that_is_left_half_way_costs_the_reservation(asking, runtime):
+    """The provider may have written, and billed, the rest."""
+    model = paid(default=pieces("one ", after(1, "two "), after(1, "three")), usage=HALF)
+    ask = asking(model, Budget("1", per="total"))
+
+    async with ask.stream("x") as whole:
+        async for _ in whole:
+            pass
+    assert Decimal("0.005") == spent(runtime)
+    async with ask.stream("x") as left:
+        async for _ in left:
+            break
+    assert Decimal("0.015") == spent(runtime)
 
 
 async def test_a_hedge_does_not_wait(asking, runtime):
@@ -911,6 +944,9 @@ async def test_keys_are_bounded(asking, monkeypatch, runtime):
             await total(str(n))
         with pytest.raises(BudgetExceeded, match="keeps 20 keys already, and 'About 20"):
             await total("20")
+
+        (fund,) = [one for one in runtime._shared.values() if isinstance(one, Fund)]
+        assert fund._add("About 1?") is fund._add("About 1?")  # two threads that meet a key at the same time
 
         daily = asking(paid(default="fine"), Budget("1", per="day", name="d", **by_word), name="d")
         for n in range(100):
