@@ -76,6 +76,7 @@ class Database:
         make_private(self.path)
         connection = self._open(_WRITE_PATIENCE)
         try:
+            self._check_version(connection)  # before anything of it is changed
             self._use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")

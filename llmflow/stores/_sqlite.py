@@ -72,6 +72,7 @@ class SqliteCache:
         self._database = Database(self.path, SCHEMA, self._connect)
         self._pending: dict[str, Row] = {}
         self._waiting = 0
+        self._aged = 0.0
         self._handover, self._writing = threading.Lock(), threading.Lock()
         self._reader = Reader(self._database, self._clock)
         self._writer: Any = None
@@ -144,7 +145,7 @@ class SqliteCache:
         """Return the time, and how much the wall clock was set back without the file knowing yet."""
         now, lost, jumped = self._wall.now()
         if jumped:
-            if self._database.file_id() is not None:
+            if self._pending or self._database.file_id() is not None:
                 self._writes.add(jumped)
             else:
                 self._wall.caught_up(jumped)  # nothing is kept yet
@@ -157,7 +158,10 @@ class SqliteCache:
             if not self._try_to_write(batch):
                 self._try_to_write(batch)
         finally:
+            # In this order: what was made older in the file must not be found here at its old age.
             self._forget([one for one in batch if isinstance(one, Row)])
+            self._wall.caught_up(self._aged)
+            self._aged = 0.0
 
     def _try_to_write(self, batch: Sequence[Row | float]) -> bool:
         """Write a batch as a whole or not at all; False when the file was corrupt and a new one can be made."""
@@ -174,7 +178,7 @@ class SqliteCache:
                     else:
                         writer.execute(AGE, (one, one))
                 writer.execute("COMMIT")
-                self._wall.caught_up(sum(one for one in batch if not isinstance(one, Row)))
+                self._aged = sum(one for one in batch if not isinstance(one, Row))
                 self._prune(writer, len(batch))
             except (sqlite3.Error, OSError) as exc:
                 self._close_writer()
