@@ -61,8 +61,14 @@ def rates(**more) -> ModelPrice:
 def test_a_known_model_has_its_list_price(name):
     """Also under a dated name, and through a service that passes it on."""
     found = price(name)
+    used = [
+        genai_prices.Usage(input_tokens=1000, output_tokens=0),
+        genai_prices.Usage(input_tokens=0, output_tokens=1000),
+        genai_prices.Usage(input_tokens=1000, cache_read_tokens=1000, output_tokens=0),
+    ]
+    asked = [genai_prices.calc_price(one, "gpt-5-mini", provider_id="openai").total_price for one in used]
 
-    assert (0.25, 2.0, 0.025) == (found.input, found.output, found.cached_input)
+    assert [float(one * 1000) for one in asked] == [found.input, found.output, found.cached_input]
 
 
 @pytest.mark.parametrize(
@@ -242,9 +248,10 @@ def test_a_tier_of_service_has_its_own_price(entry):
 
 
 @pytest.mark.parametrize(("ttl", "expected"), [("5m", 1.25), ("1h", 2.0)])
-def test_a_cache_kept_for_an_hour_costs_more_to_write(ttl, expected):
+def test_a_cache_kept_for_an_hour_costs_more_to_write(ttl, expected, entry):
     """Anthropic's own option says for how long."""
-    found = price(Model("anthropic/claude-haiku-4-5", cache_control={"type": "ephemeral", "ttl": ttl}))
+    table = rates(cache_write_mtok=Decimal("1.25"), cache_write_1h_mtok=Decimal(2))
+    found = entry(table, cache_control={"type": "ephemeral", "ttl": ttl})
 
     assert expected == found.cache_write
 
