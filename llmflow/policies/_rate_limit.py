@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RateLimit"]
 
+_MARGIN = 0.05
+_LONGEST_MARGIN = 0.1
+"""Seconds that a request counts longer than the window: the provider counts when it arrives, some earlier, some later."""
+
 
 @dataclass(frozen=True, slots=True)
 class RateLimit(Options):
@@ -110,6 +114,7 @@ class RateLimit(Options):
             raise DefinitionError(msg)
         # A name is how tasks say that they reach the same service; a model says it by its connection and its name.
         place = model.connection if is_task and self.name else (model.connection, model.name)
+        per = cast("float", self.per)  # since __post_init__
         return site.shared(
             ("rate_limit", self, place),
             lambda: Limiter(
@@ -117,8 +122,9 @@ class RateLimit(Options):
                 model=model,
                 requests=self.requests,
                 tokens=self.tokens,
-                per=cast("float", self.per),  # since __post_init__
+                per=per,
                 clock=site.clock,
+                margin=min(per * _MARGIN, _LONGEST_MARGIN),
             ),
         )
 

@@ -35,6 +35,7 @@ class Limiter:
         tokens: int | None,
         per: float,
         clock: Clock,
+        margin: float = 0.0,
     ) -> None:
         # The model is kept because its connection may be known by the id of a function, which must not be given anew.
         self._model = model
@@ -46,6 +47,8 @@ class Limiter:
         self.max_requests = _ALL if requests is None else requests
         self.max_tokens = _ALL if tokens is None else tokens
         self.per = per
+        self.window = per + margin
+        """How long a request counts. What is sent a window apart may arrive closer together than that."""
         self.lock = threading.Lock()
         self.signals = Signals()
         self._pots: dict[Hashable, Pot] = {}
@@ -67,7 +70,7 @@ class Limiter:
 
     def _sweep(self, now: float) -> None:
         """Drop the pots that nobody used for a whole window: there may be a key for each customer."""
-        kept = {key: pot for key, pot in self._pots.items() if pot.waiting or pot.now + self.per > now}
+        kept = {key: pot for key, pot in self._pots.items() if pot.waiting or pot.now + self.window > now}
         self._pots = kept
         self._sweep_at = max(_SWEPT_FROM, 2 * len(kept))
 

@@ -56,7 +56,7 @@ class Pot:
         self._line: deque[_Waiter] = deque()
         self._plan: Plan | None = None
         self._stale = False
-        self.window = Window(limiter.max_requests, limiter.max_tokens, limiter.per)
+        self.window = Window(limiter.max_requests, limiter.max_tokens, limiter.window)
         self.waiting = 0
         self.now = float("-inf")
         """The latest point of the clock that was seen; threads may come with theirs in another order."""

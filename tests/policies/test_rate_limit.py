@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import anyio
 import pytest
@@ -32,6 +33,9 @@ from llmflow.runtime import SystemClock
 from llmflow.testing._scripted import after, hang, scripted
 
 pytestmark = pytest.mark.anyio
+
+near = partial(pytest.approx, abs=0.35)
+"""A request counts a little longer than the window, and a line of some windows as much longer for each."""
 
 COUNTED = {"usage": Usage(input_tokens=10, output_tokens=10)}
 
@@ -85,7 +89,7 @@ async def test_c6_at_most_n_in_any_window_first_come_first_served(asking, now):
 
     await all_of(asking(model, RateLimit(20, per=1)), [f"{n:02}" for n in range(80)])
 
-    assert started + 3 == pytest.approx(now(), abs=0.01)
+    assert started + 3 == near(now())
     assert 20 == worst_window(model.asked_at, 1.0)
     assert sorted(model.asked_at) == model.asked_at
     assert [f"About {n:02}?" for n in range(20)] == sorted(one.messages[0].content for one in model.requests[:20])
@@ -100,7 +104,7 @@ async def test_c6_a_burst_at_the_end_of_one_second_counts_in_the_next(asking, no
     await anyio.sleep(0.9)
     await all_of(ask, "abcdefgh")
 
-    assert started + 1.9 == pytest.approx(now())
+    assert started + 1.9 == near(now())
     assert 4 == worst_window(model.asked_at, 1.0)
 
 
@@ -112,7 +116,7 @@ async def test_what_waited_is_told(asking):
 
     result = await ask.run("y")
 
-    assert (10, 0) == (pytest.approx(model.requests[1].call.waited_s), pytest.approx(result.attempts[0].latency_s))
+    assert (10, 0) == (near(model.requests[1].call.waited_s), near(result.attempts[0].latency_s))
     assert 0 == model.requests[0].call.waited_s
 
 
@@ -124,7 +128,7 @@ async def test_tokens_are_reserved_and_what_was_not_used_is_given_back(asking, n
 
     await all_of(ask, "abc")
 
-    assert [0, 1, 2] == pytest.approx([at - started for at in model.asked_at])
+    assert [0, 1, 2] == near([at - started for at in model.asked_at])
     assert (None, 60, 0) == used(runtime)
 
 
@@ -136,7 +140,7 @@ async def test_tokens_leave_the_window_with_their_request(asking, now):
 
     await all_of(ask, "abcd")
 
-    assert [0, 0, 10, 10] == pytest.approx([at - started for at in model.asked_at])
+    assert [0, 0, 10, 10] == near([at - started for at in model.asked_at])
 
 
 async def test_more_used_than_was_reserved_counts(asking, now, runtime):
@@ -172,7 +176,7 @@ async def test_c6_a_turn_after_the_deadline_is_refused_at_once(asking, now):
     with pytest.raises(RateLimitTimeout, match="after its deadline") as caught:
         await ask("c")
 
-    assert (2, started, 55) == (len(model.requests), now(), pytest.approx(caught.value.retry_after))
+    assert (2, started, 55) == (len(model.requests), now(), near(caught.value.retry_after))
 
 
 async def test_c6_the_line_before_counts_too(asking, now):
@@ -185,8 +189,8 @@ async def test_c6_the_line_before_counts_too(asking, now):
 
     refused = [word for word, one in outcomes.items() if isinstance(one, RateLimitTimeout)]
     assert ["g", "h", "i"] == sorted(refused)
-    assert [30, 30, 30] == pytest.approx([outcomes[word].retry_after for word in "ghi"])
-    assert [0, 0, 10, 10, 20, 20] == pytest.approx([at - started for at in model.asked_at])
+    assert [30, 30, 30] == near([outcomes[word].retry_after for word in "ghi"])
+    assert [0, 0, 10, 10, 20, 20] == near([at - started for at in model.asked_at])
 
 
 async def test_what_is_given_back_lets_in_who_would_have_been_too_late(asking):
@@ -241,7 +245,7 @@ async def test_a_broken_connection_stays_reserved_until_it_leaves_the_window(ask
 
     requests, tokens, _ = used(runtime)
     assert (1, True) == (requests, 100 < tokens < 200)
-    await anyio.sleep(10)
+    await anyio.sleep(10.1)
     assert (0, 0, 0) == used(runtime)
 
 
@@ -306,7 +310,7 @@ async def test_c5_steps_that_ask_one_model_share_it(asking, now):
     await one("x")
     await other("x")
 
-    assert started + 10 == pytest.approx(now())
+    assert started + 10 == near(now())
 
 
 async def test_c5_models_and_connections_do_not(asking, now):
@@ -363,7 +367,7 @@ async def test_each_tenant_has_its_own(asking, now, runtime):
     with context(tenant="b"):
         await ask("x")
 
-    assert started + 10 == pytest.approx(now())
+    assert started + 10 == near(now())
 
 
 async def test_pots_of_keys_that_nobody_uses_are_dropped(asking, runtime):
@@ -393,7 +397,7 @@ async def test_a_limit_on_tasks_of_one_name_is_shared(now):
     started = now()
 
     assert (1, 2) == (await read(), await write())
-    assert started + 10 == pytest.approx(now())
+    assert started + 10 == near(now())
 
 
 async def test_a_task_has_no_tokens_to_count():
@@ -445,7 +449,7 @@ async def test_a_429_fails_those_at_once_who_cannot_wait_that_long(asking, now):
             await anyio.sleep(0.001)
 
     assert [(10, RateLimited), (10, RateLimitTimeout), (10, RateLimitTimeout)] == [
-        (pytest.approx(at, abs=0.1), kind) for at, kind in ended
+        (near(at), kind) for at, kind in ended
     ]
 
 
@@ -507,7 +511,7 @@ async def test_the_provider_is_not_believed_when_it_has_more(asking, now):
 
     await all_of(asking(model, RateLimit(2, per=10)), "abc")
 
-    assert started + 10 == pytest.approx(now())
+    assert started + 10 == near(now())
 
 
 async def test_what_was_sent_since_is_taken_off_what_the_provider_has_left(asking, now):
@@ -646,7 +650,7 @@ async def test_r8_a_waiter_that_is_cancelled_leaves_the_line(asking, runtime, no
         assert (1, None, 0) == used(runtime)
         group.start_soon(ask, "y")
 
-    assert [0, 10] == pytest.approx([at - started for at in model.asked_at])
+    assert [0, 10] == near([at - started for at in model.asked_at])
 
 
 async def test_r8_cancelled_in_the_instant_of_its_turn_it_passes_it_on(asking, runtime, now):
@@ -660,10 +664,10 @@ async def test_r8_cancelled_in_the_instant_of_its_turn_it_passes_it_on(asking, r
             answers.append(await ask("x"))
 
     async with anyio.create_task_group() as group:
-        for limit in (100, 1, 100, 2, 100):
+        for limit in (100, 1.05, 100, 2.1, 100):  # a request counts for 1.05 s
             group.start_soon(call, limit)
 
-    await anyio.sleep(1)
+    await anyio.sleep(1.1)
     assert len(answers) >= 3
     assert (0, None, 0) == used(runtime)
 
