@@ -148,13 +148,16 @@ def _address(model: Model) -> str | None:
 
 
 def _is_local(address: str | None) -> bool:
-    host = None if address is None else urlsplit(address).hostname
+    try:
+        host = None if address is None else urlsplit(address).hostname
+    except ValueError:  # no address at all, which whoever connects to it will say
+        return True
     if host is None:
         return False
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
-        return host == "localhost" or "." not in host
+        return "." not in host
 
 
 def _variant(model: Model) -> dict[str, str]:

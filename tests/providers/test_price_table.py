@@ -128,7 +128,13 @@ def test_the_service_s_own_address_may_be_said(address):
 
 @pytest.mark.parametrize(
     "address",
-    ["https://gateway.example.com/v1", "http://127.0.0.1:8000/v1", "http://localhost:11434/v1", "http://10.0.0.7/v1"],
+    [
+        "https://gateway.example.com/v1",
+        "http://127.0.0.1:8000/v1",
+        "http://localhost:11434/v1",
+        "http://10.0.0.7/v1",
+        "http://[oops/v1",
+    ],
 )
 def test_a_gateway_has_no_list_price(address):
     """What a company, or a server at hand, asks for `gpt-5-mini` is not what OpenAI asks."""
