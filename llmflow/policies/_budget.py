@@ -98,7 +98,7 @@ class Budget(Options):
         """Return `proceed` behind this budget; budgets that follow each other become one layer with all their pots."""
         self._check_price(site)
         if (shortfall := self.shortfall(site)) is not None:
-            warnings.warn(shortfall, BudgetTooSmallWarning, stacklevel=2)
+            _warn_once(site, shortfall, BudgetTooSmallWarning)
         fund = self._fund(site)
         inner: _Layer | None = getattr(proceed, _LAYER, None)
         if inner is None:
@@ -136,11 +136,7 @@ class Budget(Options):
                 f"or let it pass uncounted with Budget(on_unpriced='allow')."
             )
             raise error
-        said = site.shared(("unpriced", model), list[bool])
-        if not said:
-            said.append(True)
-            msg = f"nobody knows what {model!r} costs: budgets count its requests as $0"
-            warnings.warn(msg, UnpricedModelWarning, stacklevel=3)
+        _warn_once(site, f"nobody knows what {model!r} costs: budgets count its requests as $0", UnpricedModelWarning)
 
     def _fund(self, site: Site) -> Fund:
         """Return the fund of this budget in the runtime; one name means one fund."""
@@ -163,6 +159,14 @@ class Budget(Options):
             calls=UNLIMITED if self.calls is None else self.calls,
             period={"day": period_of_day, "month": period_of_month}.get(self.per),
         )
+
+
+def _warn_once(site: Site, text: str, kind: type[Warning]) -> None:
+    """Warn once in a runtime: a step is bound for its plan, for each flow it is in, and for its calls."""
+    said = site.shared((kind, text), list[bool])
+    if not said:
+        said.append(True)
+        warnings.warn(text, kind, stacklevel=4)
 
 
 def purse_of(site: Site) -> Purse:
