@@ -672,6 +672,79 @@ async def test_r8_cancelled_in_the_instant_of_its_turn_it_passes_it_on(asking, r
     assert (0, None, 0) == used(runtime)
 
 
+async def test_r8_cancelled_at_every_moment_it_leaves_nothing_behind(asking, now):
+    """R8: in line for the first limit, for the second, in the bulkhead, in the request: what is held was really sent."""
+    finished = False
+    for nth in range(1, 60):
+        async with Runtime(policies=[RateLimit(1, per=3, name="outer")]) as runtime:
+            model = scripted(default=after(0.7, "fine"))
+            ask = asking(model, RateLimit(1, per=2, name="inner"), Bulkhead(1))
+            group_done = []
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask, "first")
+                await anyio.sleep(0.01)
+                with anyio.move_on_after(nth * 0.13):
+                    await ask("second")
+                    group_done.append(True)
+            for limiter in (one for one in runtime._shared.values() if isinstance(one, Limiter)):
+                pot = limiter.pot(None, now())
+                sent = [at for at in model.asked_at if at + limiter.window > now()]
+                assert 0 == pot.waiting
+                assert len(sent) <= pot.window.held(now())[0] <= len(model.requests)
+            await anyio.sleep(10)
+            assert len(group_done) + 1 <= len(model.requests) <= 2
+            finished = bool(group_done)
+        if finished:
+            break
+
+    assert finished
+    assert nth > 20
+
+
+async def test_a_turn_that_comes_later_than_told_ends_with_the_deadline(now):
+    """Another one used more than it had reserved, so the turn moves; then it ends when the deadline does."""
+    limiter = make_limiter(tokens=10, per=1.0)
+    pot = limiter.pot(None, now())
+    assert pot.take_nowait(now(), 5)
+    await anyio.sleep(0.5)
+    other = pot.take_nowait(now(), 2)
+    deadline = now() + 0.7
+
+    async def use_more():
+        await anyio.sleep(0.1)
+        limiter.answered(pot, other, 9, None)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(use_more)
+        with pytest.raises(RateLimitTimeout, match="the deadline passed while waiting"):
+            await pot.take(8, deadline, hedge=False)
+
+    assert (deadline, 0) == (pytest.approx(now()), pot.waiting)
+
+
+async def test_one_who_is_told_too_early_a_turn_stays_in_line(now):
+    """The same without a deadline: it goes as soon as it really fits, and those behind it keep their order."""
+    limiter = make_limiter(tokens=10, per=1.0)
+    pot = limiter.pot(None, now())
+    started = now()
+    assert pot.take_nowait(now(), 5)
+    await anyio.sleep(0.5)
+    other = pot.take_nowait(now(), 2)
+    went = []
+
+    async def wait(name, tokens):
+        await pot.take(tokens, float("inf"), hedge=False)
+        went.append((name, pytest.approx(now() - started, abs=0.06)))
+
+    async with anyio.create_task_group() as group:
+        for name, tokens in (("a", 8), ("b", 2), ("c", 9)):
+            group.start_soon(wait, name, tokens)
+            await anyio.sleep(0.01)
+        limiter.answered(pot, other, 10, None)
+
+    assert [("a", 1.5), ("b", 1.5), ("c", 2.5)] == went
+
+
 async def test_a_hedge_is_let_through_at_once_or_refused(asking, now):
     """A second request beside a slow one must not wait in the line of first ones."""
     limiter = make_limiter(requests=1, per=10)
