@@ -9,11 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+from llmflow.cli._end_report import end_report
 from llmflow.cli._failures import EXIT_RUN_FAILED, Failure, UsageError
 from llmflow.cli._lines import Results
 from llmflow.cli._local_model import INSTALL, LocalModel, find_local_model
 from llmflow.cli._progress import Progress
-from llmflow.cli._report import count, plain_stats, seconds, step_table
+from llmflow.cli._report import count, plain_stats, seconds
 from llmflow.cli._session import DEFAULT_CACHE, check, run_async, session
 from llmflow.cli._target import load_module
 from llmflow.cli._terminal import error_console, is_live, jsonable, say, write_json, write_line
@@ -134,7 +135,8 @@ class _Demo:
         report = self.report(mended)
         say("")
         console = error_console()
-        console.print(step_table(self._runtime.stats(), width=console.width))
+        for part in end_report(self._runtime.stats(), width=console.width):
+            console.print(part)
         say("")
         say(
             f"{report['valid']} of {count(self.progress.done, 'message')} became validated tickets in {seconds(report['seconds'])}.",

@@ -17,6 +17,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from llmflow.cli._end_report import end_report
 from llmflow.cli._report import count, dollars, seconds, tokens
 from llmflow.cli._terminal import error_console, is_live, say
 from llmflow.observers import Stats
@@ -38,6 +39,10 @@ class Spent:
     reasks: int = 0
     repaired: int = 0
     retries: int = 0
+    hits: int = 0
+    saved: Decimal = Decimal(0)
+    waited_s: float = 0.0
+    throttled: int = 0
 
     @classmethod
     def of(cls, stats: Stats) -> Spent:
@@ -51,6 +56,10 @@ class Spent:
             reasks=sum(one.reasks for one in steps),
             repaired=sum(one.repaired for one in steps),
             retries=sum(one.retries for one in steps),
+            hits=sum(one.hits for one in steps),
+            saved=sum((one.saved_usd for one in steps), Decimal(0)),
+            waited_s=sum(one.waited_s for one in steps),
+            throttled=sum(one.throttled for one in steps),
         )
 
 
@@ -164,9 +173,20 @@ class Progress:
         parts += [count(spent.reasks, "re-ask")] if spent.reasks else []
         parts += [f"{spent.repaired} repaired"] if spent.repaired else []
         parts += [f"{spent.retries} retried"] if spent.retries else []
+        parts += [f"{spent.throttled} not retried"] if spent.throttled else []
+        parts += [_hits(spent)] if spent.hits else []
+        parts += [f"waited {seconds(spent.waited_s)}"] if spent.waited_s else []
         return ", ".join(parts)
 
     def finish(self) -> None:
         """Say in one line what became of the items."""
         if not self.quiet:
             say(f"{self.name}: {count(self.done, 'item')} in {seconds(self.elapsed)}: {self.sum()}")
+            console = error_console()
+            for part in end_report(self.runtime.stats(), width=console.width):
+                console.print(part)
+
+
+def _hits(spent: Spent) -> str:
+    saved = f" that saved {dollars(spent.saved)}" if spent.saved else ""
+    return f"{count(spent.hits, 'cache hit')}{saved}"
