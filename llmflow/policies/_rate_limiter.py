@@ -178,6 +178,13 @@ class Limiter:
 
     # -- being watched -------------------------------------------------------------------------------------------------
 
+    def guards(self, model: Model | str | None) -> bool:
+        """Whether it is one of this model: by name, by name and connection, or any."""
+        own = self._model
+        if model is None or isinstance(model, str):
+            return model is None or model == own.name
+        return (model.name, model.connection) == (own.name, own.connection)
+
     def reset(self) -> None:
         """Forget what was sent and what the provider said."""
         with self.lock:

@@ -50,6 +50,13 @@ class RetryBucket:
             self.throttled += 1
             return False
 
+    def guards(self, model: Model | str | None) -> bool:
+        """Whether it is one of this model: by name, by name and connection, or any."""
+        own = self._model
+        if model is None or isinstance(model, str):
+            return model is None or model == own.name
+        return (model.name, model.connection) == (own.name, own.connection)
+
     def reset(self) -> None:
         """Fill it again."""
         with self._lock:

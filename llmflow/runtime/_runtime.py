@@ -21,6 +21,8 @@ from llmflow.observers import Ledger, LogObserver, Stats, StatsObserver
 from llmflow.plugins import PluginInfo, Registry
 from llmflow.policies import _defaults as default_policies
 from llmflow.policies._breaker import Breaker
+from llmflow.policies._rate_limiter import Limiter
+from llmflow.policies._retry_bucket import RetryBucket
 from llmflow.policy import Band, Declared, Off, Policy, State, check_policies, resolve
 from llmflow.prices import Price
 from llmflow.providers import _plugin as provider_plugin
@@ -28,7 +30,7 @@ from llmflow.providers._price_table import PriceTable
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import read_config
 from llmflow.runtime._connect import connect_foreign, connect_handler
-from llmflow.runtime._identity import Identities
+from llmflow.runtime._identity import identity
 from llmflow.runtime._stores import Stores
 from llmflow.step import close_portals
 from llmflow.stores import StorePlugin
@@ -105,7 +107,6 @@ class Runtime:
         self._ledger = Ledger(self.clock.time)
         self._registry = Registry(self._builtins(), plugins)
         self._stores = Stores(self._registry, store=store, cache=cache, journal=journal, shared=shared)
-        self._identities = Identities()
         self._signals = self._registry.signals()
         self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
         self.override_model: Model | None = None
@@ -297,7 +298,7 @@ class Runtime:
 
     def identity(self, model: Model) -> str:
         """Return what tells a model's connection from others in a cache; see `Site.identity`."""
-        return self._identities.of(model, lambda: self._provider(model.provider)[0])
+        return identity(model, lambda: self._provider(model.provider)[0])
 
     @property
     def cache_store(self) -> CacheStore:
@@ -351,6 +352,22 @@ class Runtime:
         """
         with self._lock:
             found = [one for one in self._shared.values() if isinstance(one, Breaker) and one.guards(model)]
+        for one in found:
+            one.reset()
+        return len(found)
+
+    def reset_limits(self, model: Model | str | None = None) -> int:
+        """Forget what the rate limits of a model, or all, have counted and heard, and fill the buckets of its retries.
+
+        Args:
+            model: Its name, or the model itself to reset only those of its connection.
+
+        Returns:
+            How many rate limits and buckets there were.
+        """
+        kinds = (Limiter, RetryBucket)
+        with self._lock:
+            found = [one for one in self._shared.values() if isinstance(one, kinds) and one.guards(model)]
         for one in found:
             one.reset()
         return len(found)

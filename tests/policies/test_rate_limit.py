@@ -781,6 +781,21 @@ async def test_c5_a_limit_can_be_reset(asking, runtime, now):
     assert started + 5 == pytest.approx(now())
 
 
+async def test_c5_an_operator_resets_the_limits_of_a_model(asking, runtime, now):
+    """C5: by name, by connection, or all; the buckets of retries with them."""
+    model, other = scripted(default="fine", name="acme/a"), scripted(default="fine", name="acme/b")
+    for one in (model, other):
+        await asking(one, RateLimit(1, per=100), name=one.model)("x")
+    started = now()
+
+    assert [0, 0, 2, 2, 4] == [
+        runtime.reset_limits(which)
+        for which in ("acme/c", Model("acme/a", base_url="http://elsewhere"), "acme/a", other, None)
+    ]
+    await asking(model, RateLimit(1, per=100), name="a")("x")
+    assert started == now()
+
+
 async def test_c5_its_state_is_in_the_statistics(asking, runtime):
     """C5: what is used, who waits, for how long it is closed."""
     model = scripted("fine", raising(RateLimited("429", retry_after=30, status=429)), default="fine", **COUNTED)
