@@ -82,7 +82,19 @@ class Model:
         DefinitionError: For a name without a provider, or options that exclude each other.
     """
 
-    __slots__ = ("account", "api_key", "base_url", "client", "handler", "model", "name", "options", "price", "provider")
+    __slots__ = (
+        "__weakref__",
+        "account",
+        "api_key",
+        "base_url",
+        "client",
+        "handler",
+        "model",
+        "name",
+        "options",
+        "price",
+        "provider",
+    )
 
     def __init__(
         self,

@@ -15,56 +15,62 @@ if TYPE_CHECKING:
     from llmflow.models import Model
     from llmflow.ports import Provider
 
-__all__ = ["Identities"]
+__all__ = ["identity"]
 
 
-class Identities:
-    """Names connections: by address and account where they have them, else by what they are made of.
+def identity(model: Model, provider: Callable[[], Provider]) -> str:
+    """Return what tells a model's connection from others: address and account where it has them; keys as hashes only.
 
     An object of this process only, such as a handler that is a method, gets a name that no other object of any process
     ever had. It is never made of the object's address, which the next object may get.
+
+    Raises:
+        AuthenticationFailed: When the provider needs a key and there is none.
     """
+    if model.handler is not None:
+        return f"handler {_account(model)}{_of_function(model.handler)}"
+    if model.client is not None:
+        return f"client {_account(model)}{_of_client(model.client)}"
+    asked: Callable[[Model], str] | None = getattr(provider(), "identity", None)
+    if asked is not None:
+        return f"{model.provider} {asked(model)}"
+    key = None if model.api_key is None or model.account is not None else hashed(model.api_key.reveal())
+    return f"{model.provider} {_account(model)}{model.base_url!r} {key}"
+
+
+def _account(model: Model) -> str:
+    return "" if model.account is None else f"{model.account!r} "
+
+
+def _of_function(handler: Any) -> str:
+    module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", "")
+    if module in sys.modules and getattr(sys.modules[module], name, None) is handler:
+        # `__main__` is another module in each program.
+        place = getattr(sys.modules[module], "__file__", None) if module == "__main__" else module
+        if place is not None:
+            return f"{place}:{name}"
+    owner = getattr(handler, "__self__", None)
+    return _names.of(handler) if owner is None else f"{_names.of(owner)}.{name}"
+
+
+def _of_client(client: Any) -> str:
+    inner = getattr(client, "client", None) or client  # instructor's has the SDK's inside
+    address, key = getattr(inner, "base_url", None), getattr(inner, "api_key", None)
+    if address is None or not isinstance(key, str) or not key:
+        return _names.of(client)
+    account = (getattr(inner, "organization", None), getattr(inner, "project", None))
+    return f"{type(inner).__qualname__} {address} {account!r} {hashed(key)}"
+
+
+class _Names:
+    """Names for objects, as long as they live; they belong to the process, as the objects do."""
 
     def __init__(self) -> None:
         self._names: dict[int, tuple[Callable[[], object], str]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
-    def of(self, model: Model, provider: Callable[[], Provider]) -> str:
-        """Return the identity of a model's connection; keys are in it as hashes only.
-
-        Raises:
-            AuthenticationFailed: When the provider needs a key and there is none.
-        """
-        if model.handler is not None:
-            return f"handler {_account(model)}{self._of_function(model.handler)}"
-        if model.client is not None:
-            return f"client {_account(model)}{self._of_client(model.client)}"
-        asked: Callable[[Model], str] | None = getattr(provider(), "identity", None)
-        if asked is not None:
-            return f"{model.provider} {asked(model)}"
-        key = None if model.api_key is None or model.account is not None else hashed(model.api_key.reveal())
-        return f"{model.provider} {_account(model)}{model.base_url!r} {key}"
-
-    def _of_function(self, handler: Any) -> str:
-        module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", "")
-        if module in sys.modules and getattr(sys.modules[module], name, None) is handler:
-            # `__main__` is another module in each program.
-            place = getattr(sys.modules[module], "__file__", None) if module == "__main__" else module
-            if place is not None:
-                return f"{place}:{name}"
-        owner = getattr(handler, "__self__", None)
-        return self._name_of(handler) if owner is None else f"{self._name_of(owner)}.{name}"
-
-    def _of_client(self, client: Any) -> str:
-        inner = getattr(client, "client", None) or client  # instructor's has the SDK's inside
-        address, key = getattr(inner, "base_url", None), getattr(inner, "api_key", None)
-        if address is None or not isinstance(key, str) or not key:
-            return self._name_of(client)
-        account = (getattr(inner, "organization", None), getattr(inner, "project", None))
-        return f"{type(inner).__qualname__} {address} {account!r} {hashed(key)}"
-
-    def _name_of(self, thing: object) -> str:
-        """Return the name of an object, as long as it lives."""
+    def of(self, thing: object) -> str:
+        """Return the name of an object."""
         at = id(thing)
         with self._lock:
             known = self._names.get(at)
@@ -81,5 +87,4 @@ class Identities:
             return lambda: thing
 
 
-def _account(model: Model) -> str:
-    return "" if model.account is None else f"{model.account!r} "
+_names = _Names()

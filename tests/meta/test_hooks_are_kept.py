@@ -32,6 +32,7 @@ def hints(name: str) -> dict[str, Any]:
     """Return a hook's resolved annotations; hookspecs.py imports what they name for type checkers only."""
     names = {
         "events": events,
+        "CacheStore": llmflow.ports.CacheStore,
         "Iterable": typing.Iterable,
         "Model": models.Model,
         "Policy": policy.Policy,

@@ -9,6 +9,7 @@ import pytest
 from llmflow import (
     Budget,
     BudgetExceeded,
+    Cache,
     CircuitBreaker,
     CircuitOpen,
     Fallback,
@@ -247,6 +248,60 @@ async def test_hook_llmflow_fallback_taken(site_packages: SitePackages) -> None:
         event.to_model,
         type(event.error),
     )
+
+
+STORE = """
+from llmflow import Kept, hookimpl
+
+urls = []
+
+class Store:
+    def __init__(self):
+        self.kept = {}
+
+    async def get(self, key, /):
+        return self.kept.get(key)
+
+    async def put(self, key, entry, /, *, seconds):
+        self.kept[key] = Kept(entry, 1.0)
+
+    async def aclose(self):
+        urls.append("closed")
+
+@hookimpl
+def llmflow_store(url):
+    urls.append(url)
+    return Store() if url.startswith("acme://") else None
+"""
+
+
+async def test_hook_llmflow_store(site_packages: SitePackages) -> None:
+    """A plugin's store keeps the answers of its addresses, and is closed with the runtime."""
+    plugin = site_packages.module(site_packages.install("acme-store", STORE))
+    model = scripted("fine")
+    async with Runtime(cache="acme://somewhere"):
+        ask = asking(model, Cache("1h"))
+        values = [await ask("rain"), await ask("rain")]
+
+    assert (["fine", "fine"], 1) == (values, len(model.requests))
+    assert ["acme://somewhere", "closed"] == plugin.urls
+
+
+async def test_hook_llmflow_cache_hit(site_packages: SitePackages) -> None:
+    """A call that was answered without a request is announced with what that saved, and for whom."""
+    recorder = Recorder(site_packages, "llmflow_cache_hit")
+    usage, price = Usage(input_tokens=1000, output_tokens=1000), Price(input=1, output=2)
+    with Runtime(), context(tenant="acme"):
+        ask = asking(scripted("fine", usage=usage, price=price), Cache("1h"))
+        await ask("rain")
+        await ask("rain")
+    (event,) = recorder.events
+
+    assert ("question", "scripted/model", "hit", "acme", "0.003") == (
+        event.step, event.model, event.kind, event.tenant, str(event.saved_usd),
+    )  # fmt: skip
+    assert event.prompt_version == ask.prompt_version
+    assert event.call_id > event.run_id
 
 
 async def test_hook_llmflow_budget_refused(site_packages: SitePackages) -> None:

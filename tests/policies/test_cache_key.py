@@ -229,6 +229,22 @@ def test_two_handlers_of_one_name_are_two():
         again = runtime.identity(Model("a/b", handler=one))
 
     assert (4, said[0]) == (len(set(said)), again)
+    assert again == identity(Model("a/b", handler=one))  # in another runtime of this process, it is itself
+
+
+def test_a_handler_that_cannot_be_watched_is_known_too():
+    """An object that takes no weak references keeps its name, and nobody else gets it."""
+
+    class Slotted:
+        __slots__ = ()
+
+        async def __call__(self, request):
+            return ANSWER
+
+    one = Slotted()
+    said = [identity(Model("a/b", handler=handler)) for handler in (one, one, Slotted(), Slotted(), Slotted())]
+
+    assert (4, said[0]) == (len(set(said)), said[1])
 
 
 def test_an_address_that_is_used_again_is_not_the_same_handler():
