@@ -26,7 +26,9 @@ from llmflow import (
     AuthenticationFailed,
     BadRequest,
     Band,
+    Budget,
     BudgetExceeded,
+    BudgetTooSmallWarning,
     Bulkhead,
     Call,
     Chunk,
@@ -83,6 +85,7 @@ from llmflow import (
     Task,
     Timeout,
     Truncated,
+    UnpricedModelWarning,
     UnusedParameterWarning,
     Usage,
     build,
@@ -562,6 +565,9 @@ POLICIES: list[Policy] = [
     Deadline(10),
     Fallback("openai/gpt-5", Model("fake/one"), on=KeyError),
     Bulkhead(8, queue=100, name="all"),
+    Budget("0.10", tokens=10_000, calls=20, per="day", key="tenant", name="b", on_unpriced="allow"),
+    Budget(Decimal(1), key=lambda request: request.call.step),
+    Budget(usd=0.5, per="month"),
 ]
 OFF: tuple[Off, ...] = (Retry.off, Repair.off, Timeout.off, Deadline.off, Fallback.off, Bulkhead.off)
 assert_type(Retry.off, Off)
@@ -671,7 +677,7 @@ ERRORS: tuple[type[LLMFlowError], ...] = (
 )
 TIMEOUTS: tuple[type[TimeoutError], ...] = (DeadlineExceeded, ProviderTimeout, RateLimitTimeout)
 WRONG_VALUES: tuple[type[ValueError], ...] = (DefinitionError, PluginDefinitionError)
-A_WARNING: type[UserWarning] = UnusedParameterWarning
+WARNINGS: tuple[type[UserWarning], ...] = (BudgetTooSmallWarning, UnpricedModelWarning, UnusedParameterWarning)
 
 
 async def failures() -> None:

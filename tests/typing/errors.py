@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from llmflow import (
     Band,
+    Budget,
     Deadline,
     Fallback,
     Message,
@@ -253,6 +254,11 @@ Retry(on="ConnectionError")  # expect-error
 Retry(on=lambda: True)  # expect-error
 Retry().attempts = 5  # expect-error
 Repair("two")  # expect-error
+Budget(per="week")  # expect-error
+Budget(tokens="many")  # expect-error
+Budget("1", key="customer")  # expect-error
+Budget("1", key=lambda request: 3)  # expect-error
+Budget("1", on_unpriced="warn")  # expect-error
 Timeout([5])  # expect-error
 Deadline(None)  # expect-error
 Fallback(3)  # expect-error
