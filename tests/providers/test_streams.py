@@ -254,6 +254,7 @@ SHAPES = {
         ("ab", None, "stop"),
     ),
     "refusal": (sse(chunk({"refusal": "I "}), chunk({"refusal": "won't"}, "stop")), ("I won't", None, "refusal")),
+    "empty events": (sse("", chunk({"content": "ab"}, "stop")), ("ab", None, "stop")),
     "nothing": (sse(chunk({"role": "assistant"}), chunk({}, "stop")), (None, None, "stop")),
 }
 
@@ -505,6 +506,57 @@ async def test_a_slow_reader_holds_the_provider(name, server, text_output, make_
     assert time.monotonic() - started > 0.6
 
 
+@pytest.mark.parametrize("name", NAMES[:2])
+async def test_a_complete_answer_does_not_wait_for_the_end_of_its_connection(name, server, text_output, make_request):
+    """A service that says the answer is complete and then keeps the connection open: the answer is there at once."""
+    server.default = _Open("abcd")
+    asker = Asker(reached(name, server), text_output, make_request)
+    started = time.monotonic()
+
+    replies = [await asker.streamed(), await asker.streamed()]
+
+    await asker.provider.aclose()
+    assert ["abcd", "abcd"] == [one.text for one in replies]
+    assert time.monotonic() - started < 5
+    assert 2 == server.connections_opened  # one that has not ended cannot be used again
+
+
+class _Open:
+    """A stream whose events end and whose body does not."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    async def send(self, exchange: Any) -> None:
+        from llmflow.testing._http_responses import reply_in_dialect
+        from llmflow.testing._http_streams import events_of
+
+        events = b"".join(events_of(reply_in_dialect(self.text, exchange.request), exchange.request, 8))
+        head = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+        await exchange.write_head(200, head)
+        await exchange.write(b"%x\r\n%s\r\n" % (len(events), events))
+        await exchange.wait_closed()
+
+
+async def test_a_tool_call_that_is_no_json_is_the_schemas_to_refuse(output):
+    """Cut by a limit, the input of a tool is no object: it stays the text it is."""
+    stream = MessageStream({"tools": [1]})
+    block = {"type": "tool_use", "id": "t", "name": "Ticket", "input": {}}
+    for kind, data in (
+        ("message_start", {"message": {"role": "assistant", "usage": {"input_tokens": 3}}}),
+        ("content_block_start", {"index": 0, "content_block": block}),
+        ("content_block_delta", {"index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"cat'}}),
+        ("message_delta", {"delta": {"stop_reason": "max_tokens"}, "usage": {"output_tokens": 4}}),
+        ("message_stop", {}),
+    ):
+        stream.take(Event(kind, ""), data)
+
+    reply = _anthropic.API.read(stream.reply(), None, None)
+
+    assert ("length", Usage(input_tokens=3, output_tokens=4, cached_tokens=0)) == (reply.finish_reason, reply.usage)
+    assert '{"cat' in json.loads(reply.text)
+
+
 # -- clients of the user's own -----------------------------------------------------------------------------------------
 
 
@@ -517,6 +569,15 @@ async def test_an_async_client_streams(server, text_output, make_request):
         reply = await asker.streamed()
 
     assert ("abcd", ["ab", "cd"]) == (reply.text, asker.pieces)
+
+
+async def test_s6_the_limit_holds_for_a_client_of_the_users_own(server, text_output, make_request):
+    """S6: such a client has no limit itself."""
+    server.default = streamed("a" * 60, fault="overlong", after=4)
+    async with openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client:
+        error = await Asker(Model("openai/gpt-x", client=client), text_output, make_request).failure()
+
+    assert "larger than 10,485,760 bytes" in error.message
 
 
 async def test_other_clients_answer_in_one_piece(server, text_output, output, make_request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from datetime import date
@@ -147,7 +148,9 @@ def test_every_type_with_parts_has_a_view(annotation, text, expected):
     assert expected == shown(annotation, text)
 
 
-@pytest.mark.parametrize("annotation", [int, float, bool, Literal["a", "b"], Colour, date, dict[str, int], int | None])
+@pytest.mark.parametrize(
+    "annotation", [int, float, bool, Literal["a", "b"], Colour, date, dict[str, int], int | None, tuple[int, str]]
+)
 def test_a_type_without_parts_has_none(annotation):
     """Half a number is no number."""
     assert OutputSchema.of(annotation, step="s").view is None
@@ -202,7 +205,19 @@ def test_a_partial_can_be_dumped():
     """As plain data, for sending it on."""
     partial = OutputSchema.of(Order, step="s").view('{"buyer": "A", "items": [{"name": "b"}], "first": {"name": "c"}')
 
-    assert {"buyer": "A", "items": [{"name": "b"}], "first": {"name": "c"}} == partial.model_dump()
+    expected = {"buyer": "A", "items": [{"name": "b"}], "first": {"name": "c"}}
+    assert expected == partial.model_dump()
+    assert expected == json.loads(partial.model_dump_json())
+
+
+def test_a_partial_can_be_copied():
+    """As any value: by `copy`, by `pickle`, between processes."""
+    partial = OutputSchema.of(Item, step="s").view('{"name": "pen"')
+
+    assert partial == copy.deepcopy(partial) == copy.copy(partial)
+    assert "Partial[Item](name='pen')" == repr(copy.copy(partial))
+    with pytest.raises(AttributeError):
+        _ = Partial.__new__(Partial)._fields
 
 
 TREES = st.recursive(

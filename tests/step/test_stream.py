@@ -419,6 +419,36 @@ async def test_pieces_of_an_older_request_are_not_mixed_in():
     assert [Snapshot("new"), Snapshot("ab"), Final("ab")] == events[1:]
 
 
+async def test_a_faster_request_is_a_restart():
+    """A newer request's piece that comes while the older one still runs has no failure to name."""
+
+    async def handler(request):
+        await request.sink(Chunk("a", 0))
+        await stream._feed.put(Chunk("b", 7))
+        return "b"
+
+    async with asking(Model("h/m", handler=handler)).stream("x") as stream:
+        events = [event async for event in stream.events()]
+
+    assert Restarted(7, "another request was faster") == events[1]
+    assert "<Stream of step 'question'>" == repr(stream)
+
+
+async def test_the_end_of_a_program_is_not_swallowed():
+    """A model that says SystemExit ends the program, read or not."""
+
+    async def handler(_):
+        raise SystemExit(3)
+
+    question = asking(Model("h/m", handler=handler))
+    with pytest.raises(SystemExit):
+        async with question.stream("x") as stream:
+            await stream.final()
+    with pytest.raises(SystemExit):
+        async with question.stream("x"):
+            await anyio.wait_all_tasks_blocked()
+
+
 # -- leaving -----------------------------------------------------------------------------------------------------------
 
 
