@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmflow.models import Model
     from llmflow.step import MapCall
 
-__all__ = ["Cost", "Costs", "flow_limit", "mapped", "one_of"]
+__all__ = ["Cost", "Costs", "explained", "flow_limit", "mapped", "one_of"]
 
 ASSUMES = "assumes"
 """How a note begins that says what a bound rests on, rather than why there is none."""
@@ -118,7 +118,7 @@ class Costs:
         for node, cost in zip(graph.nodes, costs, strict=True):
             ends.append(_later(_last([ends[index] for index in node.after]), cost.total.seconds))
         total = total.lasting(_last(ends)).at_most(seconds=limit)
-        return Cost.of(_explained(total, [cost.total for cost in costs]), pots)
+        return Cost.of(explained(total, [cost.total for cost in costs]), pots)
 
     def of_node(self, node: Node, places: Places, inputs: Inputs | None) -> Cost:
         """Return what a node of a graph takes; of its branches only one runs, but those of `or_else` may both."""
@@ -250,7 +250,7 @@ def _later(start: float | None, seconds: float | None) -> float | None:
     return None if start is None or seconds is None else start + seconds
 
 
-def _explained(total: Bounds, parts: Iterable[Bounds]) -> Bounds:
+def explained(total: Bounds, parts: Iterable[Bounds]) -> Bounds:
     """Return a sum with the notes of those parts alone that say why something of it is not known."""
     notes: list[str] = []
     for part in parts:

@@ -12,7 +12,7 @@ from llmflow.errors import DefinitionError
 from llmflow.graph import Flow, Node, Task
 from llmflow.models import Model
 from llmflow.policy import Band, Declared, Off, check_count
-from llmflow.runtime._bounds import Cost, Costs, flow_limit, mapped, one_of
+from llmflow.runtime._bounds import Cost, Costs, explained, flow_limit, mapped, one_of
 from llmflow.runtime._plan import Layer, Plan, PlannedNode
 from llmflow.step import BoundStep, Unit
 
@@ -128,7 +128,10 @@ class _Planner:
 
     def _limited(self, cost: Cost) -> Cost:
         """Return the cost of a node of the flow, which ends when the flow does."""
-        return cost._replace(each=cost.each.at_most(seconds=self._limit))
+        if self._limit is None:
+            return cost
+        limited = cost.each.at_most(seconds=self._limit)
+        return cost._replace(each=explained(limited, [limited]) if cost.each.seconds is None else limited)
 
     def _node(self, node: Node, keys: dict[int, str], places: Places) -> PlannedNode:
         after = tuple(keys[index] for index in node.after if index in keys)

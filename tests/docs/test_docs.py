@@ -107,7 +107,7 @@ def test_the_command_line_page_has_every_command_and_option():
     """One section for each command, with a row for each of its options, and nothing that is not there."""
     text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     documented = {
-        section.split("\n", 1)[0]: re.findall(r"^\| `(--\w+)`(?:, `(-\w)`)? \|", section, re.MULTILINE)
+        section.split("\n", 1)[0]: re.findall(r"^\| `(--[\w-]+)`(?:, `(-\w)`)? \|", section, re.MULTILINE)
         for section in re.split(r"^## llmflow ", text, flags=re.MULTILINE)[1:]
     }
     there = {

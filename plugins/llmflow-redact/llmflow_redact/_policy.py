@@ -25,6 +25,8 @@ class Redact(Options):
     # are never sent. The cache stands outside, so two customers whose texts differ by an address alone never share an
     # answer. System text and few-shot turns are redacted like the rest: examples are often real past cases.
     band: ClassVar[Band] = Band.before(Band.RETRY)
+    # What it is given is sent once, so a plan over it still has bounds.
+    sends: ClassVar[int] = 1
 
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:  # noqa: ARG002  # the same everywhere
         """Return `proceed` for the request without what must not be sent."""
