@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -11,6 +11,7 @@ from llmflow.errors import DefinitionError
 from llmflow.messages import Sent
 from llmflow.policies._pace import Pace
 from llmflow.policies._race import start_race
+from llmflow.policies._racing import Rules
 from llmflow.policy import Band, Duration, Options, RequestLayer, Site, check_count, check_seconds
 
 if TYPE_CHECKING:
@@ -58,26 +59,26 @@ class Hedge(Options):
 
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
         """Return `proceed` with a second request beside it when it is slow."""
-        model, monotonic, limit = site.model, site.clock.monotonic, self.max
+        model, monotonic = site.model, site.clock.monotonic
         pace = site.shared(("hedge", site.step, model.connection, model.name, self), lambda: self._pace(model.name))
+
+        def contest(request: Request) -> Coroutine[Any, Any, Reply] | None:
+            return another(request) if monotonic() < request.deadline and pace.take() else None
+
+        rules = Rules(self.max, contest)
 
         async def hedge(request: Request) -> Reply:
             delay = pace.delay
-            if delay is None or request.sink is not None:
-                return await unhedged(request)
-
-            def contest() -> Coroutine[Any, Any, Reply] | None:
-                return another(request) if monotonic() < request.deadline and pace.take() else None
-
-            race = start_race(delay, limit, contest)
+            race = None
+            if delay is not None and request.sink is None:
+                race = start_race(request, delay, rules)
             if race is None:
                 return await unhedged(request)
-            sent = _watch(request, race.sent)
-            reply = await race.run(proceed(request.marked(sent)))
+            reply = await race.run(proceed(request.marked(race)))
             # One that was overtaken took at least so long. Left out, the slow ones would be missing from the percentile,
             # which would fall and make ever more of them slow.
-            if sent.at is not None and not race.failed:
-                pace.note(monotonic() - sent.at)
+            if race.at is not None and not race.failed:
+                pace.note(monotonic() - race.at)
             return reply
 
         async def unhedged(request: Request) -> Reply:
@@ -89,7 +90,7 @@ class Hedge(Options):
             return reply
 
         async def another(request: Request) -> Reply:
-            sent = _watch(request)
+            sent = Sent()
             try:
                 return await proceed(request.marked(sent, hedge=True))
             finally:
@@ -103,19 +104,3 @@ class Hedge(Options):
         if isinstance(after, str):
             return Pace(name, percent=int(after[1:]))
         return Pace(name, seconds=cast("float", after))  # since __post_init__
-
-
-def _watch(request: Request, listener: Callable[[], None] | None = None) -> Sent:
-    """Return what learns that a request is sent, and tells a policy further out that wants to know it as well."""
-    outer = request.sent
-    if outer is None:
-        return Sent(listener)
-
-    def tell() -> None:
-        if outer.at is None and sent.at is not None:
-            outer.mark(sent.at)
-        if listener is not None:
-            listener()
-
-    sent = Sent(tell)
-    return sent

@@ -41,6 +41,7 @@ class Pace:
         "_rivals",
         "_seconds",
         "_tokens",
+        "_usual",
         "delay",
     )
 
@@ -48,6 +49,7 @@ class Pace:
         self._name = name
         self._percent = percent
         self._seconds = seconds
+        self._usual = seconds
         self.delay = seconds
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._due = STEP
@@ -69,13 +71,16 @@ class Pace:
 
     def _next_delay(self) -> float | None:
         latest = list(self._latencies)
-        older, recent = latest[:-STEP], latest[-STEP:]
-        slow = self._seconds if self._percent is None else percentile(older, 95) if older else None
+        recent = sorted(latest[-STEP:])
+        slow, self._usual = self._usual, self._seconds
+        if self._percent is not None:
+            latest.sort()
+            self._usual = ranked(latest, 95)
         # When more than half of the latest were slow, it is not the odd one that is: a second request would only add
         # to what the provider cannot bear (https://github.com/grafana/loki/issues/4826).
-        if slow is not None and percentile(recent, 50) > max(slow, SHORTEST):
+        if slow is not None and ranked(recent, 50) > max(slow, SHORTEST):
             return None
-        return self._seconds if self._percent is None else max(SHORTEST, MARGIN * percentile(latest, self._percent))
+        return self._seconds if self._percent is None else max(SHORTEST, MARGIN * ranked(latest, self._percent))
 
     def take(self) -> bool:
         """Pay for one more request; False when too many of the latest have been doubled."""
@@ -97,17 +102,17 @@ class Pace:
         with self._lock:
             if not self._requests:
                 return None
-            latest = list(self._latencies)
+            latest = sorted(self._latencies)
             values: dict[str, object] = {
                 "after_s": self.delay,
-                "p50_s": percentile(latest, 50),
-                "p95_s": percentile(latest, 95),
+                "p50_s": ranked(latest, 50),
+                "p95_s": ranked(latest, 95),
                 "requests": self._requests,
                 "hedges": self._rivals,
             }
         return State(kind="hedge", name=self._name, values=values)
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    """Return a percentile by the nearest-rank method."""
-    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
+def ranked(values: Sequence[float], percent: int) -> float:
+    """Return a percentile of sorted values, by the nearest-rank method."""
+    return values[max(0, -(-len(values) * percent // 100) - 1)]
