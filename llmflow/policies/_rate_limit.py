@@ -79,7 +79,8 @@ class RateLimit(Options):
         limiter, monotonic = self._limiter(site), site.clock.monotonic
         counts_tokens = self.tokens is not None
         estimator = token_estimator(site) if counts_tokens else None
-        only = limiter.pot(None, monotonic()) if self.key is None else None
+        # Bound outside of any event loop, where the clock may be another one than the requests will come with.
+        only = limiter.pot(None, float("-inf")) if self.key is None else None
         signals = limiter.signals
 
         async def rate_limit(request: Request) -> Reply:

@@ -26,6 +26,7 @@ from llmflow import (
     context,
     task,
 )
+from llmflow.backend import monotonic
 from llmflow.models import Model
 from llmflow.policies._rate_limiter import Limiter
 from llmflow.policies._rate_signals import reset_in
@@ -106,6 +107,25 @@ async def test_c6_a_burst_at_the_end_of_one_second_counts_in_the_next(asking, no
 
     assert started + 1.9 == near(now())
     assert 4 == worst_window(model.asked_at, 1.0)
+
+
+def test_a_step_that_is_bound_before_its_loop_runs_keeps_the_loops_time(asking, anyio_backend, runtime):
+    """A plan or a check binds steps on the clock of the machine; the loop, here a virtual one, may have another."""
+    model = scripted(default="fine")
+    ask = asking(model, RateLimit(1, per=10))
+    ask.bound(runtime, None)
+    seen = []
+
+    async def main():
+        for word in "ab":
+            seen.append(monotonic())
+            await ask(word)
+        seen.append(monotonic())
+
+    name, options = anyio_backend
+    anyio.run(main, backend=name, backend_options=options)
+
+    assert [0, 0, 10] == near([at - seen[0] for at in seen])
 
 
 async def test_what_waited_is_told(asking):
