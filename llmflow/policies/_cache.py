@@ -68,6 +68,7 @@ class _Layer:
         self._site = site
         self._ttl = ttl
         self._life = ttl + stale
+        self._parse = site.parse
         self._keys = Keys(site)
         self._store = site.cache_store
         self._flights = site.shared("llmflow.cache.flights", Flights)
@@ -110,34 +111,27 @@ class _Layer:
             entry: Any = from_json(kept.entry)
             if entry["v"] != _VERSION:
                 return None
-            landed = Landed(_checked(entry["text"], str), _checked(entry["by"], str, None), _checked_cost(entry))
+            text, by, cost = entry["text"], entry["by"], entry["cost_nano"]
         except (ValueError, KeyError, TypeError):
-            self._warn(
-                "entry", "an entry in the cache of step %r cannot be read; it is asked for again", self._site.step
-            )
+            text, by, cost = None, None, None
+        if type(text) is not str or not _fits(by, cost):
+            message = "an entry in the cache of step %r cannot be read; it is asked for again"
+            self._warn("entry", message, self._site.step)
             return None
-        answer = self._validated(landed, ask)
+        answer = self._validated(text, by, cost, ask)
         if answer is None:
-            self._warn(
-                "text", "an answer in the cache of step %r no longer fits; it is asked for again", self._site.step
-            )
+            message = "an answer in the cache of step %r no longer fits; it is asked for again"
+            self._warn("text", message, self._site.step)
         return answer
 
-    def _validated(self, landed: Landed, ask: Ask) -> Answer | None:
+    def _validated(self, text: str, by: str | None, cost_nano: int | None, ask: Ask) -> Answer | None:
         """Return an answer of this call's own, None when the text does not fit it."""
         try:
-            value, repaired = self._site.parse(landed.text, ask)
+            value, repaired = self._parse(text, ask)
         except InvalidOutput:
             return None
-        cost = landed.cost_nano
-        return Answer.kept(
-            value,
-            landed.text,
-            self._site.model,
-            by=landed.by,
-            repaired=repaired,
-            saved_usd=None if cost is None else cost / _NANO,
-        )
+        saved = None if cost_nano is None else cost_nano / _NANO
+        return Answer.kept(value, text, self._site.model, by=by, repaired=repaired, saved_usd=saved)
 
     async def _keep(self, key: str, ask: Ask, landed: Landed) -> None:
         site = self._site
@@ -169,7 +163,8 @@ class _Layer:
             return await self._lead(flight, ask)
         if seat.error is not None:
             raise copied(seat.error)
-        answer = None if seat.landed is None else self._validated(seat.landed, ask)
+        landed = seat.landed
+        answer = None if landed is None else self._validated(landed.text, landed.by, landed.cost_nano, ask)
         # Without one, this call must not wait for the next leader, or its own checks refuse the answer.
         return await self._alone(key, ask) if answer is None else self._given(answer, ask, "coalesced")
 
@@ -272,17 +267,8 @@ def _nano(dollars: Decimal | None) -> int | None:
     return None if dollars is None else int(dollars * _NANO)
 
 
-def _checked(value: Any, *kinds: type | None) -> Any:
-    """Return a field of an entry, refusing what no entry has there."""
-    if not any(value is None if kind is None else type(value) is kind for kind in kinds):
-        msg = f"unexpected {type(value).__name__}"
-        raise TypeError(msg)
-    return value
-
-
-def _checked_cost(entry: Any) -> int | None:
-    cost = _checked(entry["cost_nano"], int, None)
-    if cost is not None and cost < 0:
-        msg = "a negative cost"
-        raise ValueError(msg)
-    return cost  # type: ignore[no-any-return]
+def _fits(by: object, cost_nano: object) -> bool:
+    """Whether two fields of an entry are what an entry has there."""
+    if by is not None and type(by) is not str:
+        return False
+    return cost_nano is None or (type(cost_nano) is int and cost_nano >= 0)
