@@ -22,7 +22,7 @@ class Restarted:
     """What was shown so far is void: the answer begins again with another request.
 
     Attributes:
-        attempt: Number of the request that follows, as in `Result.attempts`.
+        attempt: Number of the request that follows, as in `Result.attempts`; 0 for an answer that was kept in a cache.
         reason: What became of the one before.
     """
 

@@ -197,6 +197,18 @@ class Stream(Generic[T]):
         self._pieces = ["".join(self._pieces)]
         return self._view(self._pieces[0])
 
+    def end(self) -> Restarted | None:
+        """Say that what was shown is void when the answer is not that of the request that streamed it.
+
+        That is one of the cache's, when a request for a newer one failed in the middle.
+        """
+        attempts = self.ended().attempts
+        taken = next((one.number for one in reversed(attempts) if one.outcome == "ok"), 0)
+        if self._feed.attempt in (None, taken):
+            return None
+        self._pieces, self._shown = [], None
+        return Restarted(taken, "another answer was taken")
+
     def last_look(self) -> Any:
         """Return the complete answer where it was not shown: not streamed, or by another request than the last."""
         result = self.ended()
@@ -204,8 +216,7 @@ class Stream(Generic[T]):
             return result.value
         if self._output.is_text:
             return result.value if result.value != self._shown else None
-        taken = next((one.number for one in reversed(result.attempts) if one.outcome == "ok"), None)
-        if self._shown is not None and taken == self._feed.attempt:
+        if self._shown is not None:
             return None
         return self._view(self._output.dump(result.value))
 
@@ -249,8 +260,9 @@ class _Events(AsyncIterator["StreamEvent[T]"], Generic[T]):
             if isinstance(item, Restarted):
                 return item
             if item is None:
-                snapshot = stream.last_look()
-                self._last = [Final(stream.ended().value), *([] if snapshot is None else [Snapshot(snapshot)])]
+                restarted, snapshot = stream.end(), stream.last_look()
+                events = [restarted, None if snapshot is None else Snapshot(snapshot), Final(stream.ended().value)]
+                self._last = [one for one in reversed(events) if one is not None]
             elif (snapshot := stream.look()) is not None:
                 return Snapshot(snapshot)
         if not self._last:
@@ -279,6 +291,8 @@ class _Deltas(AsyncIterator[str]):
             raise self._stream.restart_error(item)
         if item is None and not self._over:
             self._over = True
+            if (restarted := self._stream.end()) is not None:
+                raise self._stream.restart_error(restarted)
             item = self._stream.text_unless_streamed()
         if item is None:
             raise StopAsyncIteration

@@ -402,7 +402,7 @@ async def test_what_the_block_raises_leaves_as_itself():
 
 
 async def test_pieces_of_an_older_request_are_not_mixed_in():
-    """Two requests at once: the pieces of the newer one count, the older one's are dropped."""
+    """Two requests at once: the pieces of the newer one count, the older one's are dropped; should that answer, it says so."""
 
     async def handler(request):
         await request.sink(Chunk("a", 0))
@@ -416,7 +416,7 @@ async def test_pieces_of_an_older_request_are_not_mixed_in():
         events = [event async for event in stream.events()]
 
     assert Restarted(5, "the answer did not fit") == events[0]
-    assert [Snapshot("new"), Snapshot("ab"), Final("ab")] == events[1:]
+    assert [Snapshot("new"), Restarted(1, "another answer was taken"), Snapshot("ab"), Final("ab")] == events[1:]
 
 
 async def test_a_faster_request_is_a_restart():
@@ -432,6 +432,44 @@ async def test_a_faster_request_is_a_restart():
 
     assert Restarted(7, "another request was faster") == events[1]
     assert "<Stream of step 'question'>" == repr(stream)
+
+
+async def test_an_old_answer_after_half_a_new_one_is_a_restart():
+    """A cache that gives its old answer, because the new one broke off, says that what was shown is void."""
+    model = scripted("old", default=pieces("ne", ProviderUnavailable("reset")))
+    question = asking(model, Cache(1, stale=1000), Retry.off)
+    await question("x")
+    await anyio.sleep(2)
+
+    async with question.stream("x") as stream:
+        events = [event async for event in stream.events()]
+    async with question.stream("x") as stream:
+        with pytest.raises(ProviderUnavailable):
+            async for _ in stream.deltas():
+                pass
+
+    restarted = Restarted(0, "another answer was taken")
+    assert [Snapshot("ne"), restarted, Snapshot("old"), Final("old")] == events
+
+
+async def test_k1_streams_of_the_same_question_share_a_request():
+    """K1: the one that asks is streamed, the others have the whole answer at once, one snapshot each."""
+    model = scripted(pieces(after(1, "Hel"), after(1, "lo")))
+    question = asking(model, Cache("1h"))
+    told = []
+
+    async def read():
+        async with question.stream("x") as stream:
+            told.append([event async for event in stream.events()])
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(read)
+
+    assert 1 == len(model.requests)
+    streamed, *others = sorted(told, key=len, reverse=True)
+    assert [Snapshot("Hel"), Snapshot("Hello"), Final("Hello")] == streamed
+    assert [[Snapshot("Hello"), Final("Hello")]] * 4 == others
 
 
 async def test_the_end_of_a_program_is_not_swallowed():
