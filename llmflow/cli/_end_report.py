@@ -21,6 +21,8 @@ def end_report(stats: Stats, *, width: int) -> Iterator[RenderableType]:
     """Yield tables and lines for what there is more than one of, and for what policies have to say."""
     if len(stats.steps) > 1:
         yield step_table(stats, width=width)
+        if any(one.hits or one.waited_s or one.throttled for one in stats.steps.values()):
+            yield _pressure(stats)
     if len(stats.models) > 1:
         yield _models(stats)
     if stats.tenants:
@@ -28,6 +30,21 @@ def end_report(stats: Stats, *, width: int) -> Iterator[RenderableType]:
     for state in stats.states:
         if (line := state_line(state)) is not None:
             yield Text(line, style="dim")
+
+
+def _pressure(stats: Stats) -> Table:
+    """Return what caches, limits and the throttle of retries did for each step; columns of zeros are left out."""
+    columns: dict[str, list[str]] = {
+        "cache hits": [f"{one.hits:,}" if one.hits else "" for one in stats.steps.values()],
+        "saved": [dollars(one.saved_usd) if one.saved_usd else "" for one in stats.steps.values()],
+        "waited": [seconds(one.waited_s) if one.waited_s else "" for one in stats.steps.values()],
+        "not retried": [f"{one.throttled:,}" if one.throttled else "" for one in stats.steps.values()],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    made = table("step", *columns, right=columns)
+    for number, name in enumerate(stats.steps):
+        made.add_row(name, *(cells[number] or "-" for cells in columns.values()))
+    return made
 
 
 def _models(stats: Stats) -> Table:

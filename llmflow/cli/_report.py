@@ -119,33 +119,25 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("repaired", "re-\npaired"),
     ("retries", "re-\ntries"),
     ("fallbacks", "fall-\nbacks"),
-    ("throttled", "throt-\ntled"),
-    ("hits", "hits"),
-    ("waited", "wait-\ned"),
     ("p50", "p50"),
     ("p95", "p95"),
     ("tokens in", "tokens\nin"),
     ("out", "\nout"),
     ("cost", "cost"),
-    ("saved", "saved"),
 )
 """Headings, and what is left of them on a narrow terminal."""
 _DISPENSABLE = frozenset({"failed", "retries", "fallbacks"})
 """Columns that a narrow terminal goes without when they hold nothing but zeros."""
-_RARE = frozenset({"throttled", "hits", "waited", "saved"})
-"""Columns of policies that few have; they are there when there is something in them."""
-_ZEROS = frozenset({"0", "0 ms", "$0.00"})
 
 
 def step_table(stats: Stats, *, width: int) -> Table:
     """Return the table of what each step took, fit for so many columns."""
     rows = {name: _numbers(one) for name, one in stats.steps.items()}
     narrow = width < _WIDE
-    empty = [all(row[index] in _ZEROS for row in rows.values()) for index in range(len(_COLUMNS))]
     kept = [
         index
         for index, (name, _) in enumerate(_COLUMNS)
-        if not (empty[index] and (name in _RARE or (narrow and name in _DISPENSABLE)))
+        if not (narrow and name in _DISPENSABLE and all(row[index] == "0" for row in rows.values()))
     ]
     headings = [_COLUMNS[index][narrow] for index in kept]
     made = table("step", *headings, right=headings, gap=1)
@@ -165,15 +157,11 @@ def _numbers(one: StepStats) -> tuple[str, ...]:
         f"{one.repaired}",
         f"{one.retries}",
         f"{one.fallbacks}",
-        f"{one.throttled}",
-        f"{one.hits}",
-        seconds(one.waited_s),
         seconds(one.latency_s.p50),
         seconds(one.latency_s.p95),
         tokens(one.input_tokens),
         tokens(one.output_tokens),
         dollars(one.cost_usd, one.unpriced),
-        dollars(one.saved_usd),
     )
 
 
