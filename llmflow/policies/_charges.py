@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Answers", "charge", "spent", "worst_case_of"]
 
 _DEFAULT_MAX_TOKENS = 4096
+_FIRST_ERROR = 400
+"""A 200 that nobody can read may have been billed."""
 _LONGER_ANSWERS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _MORE_ANSWERS = ("n", "candidate_count")
 
@@ -81,6 +83,6 @@ def charge(error: BaseException, usd: int, tokens: int, *, was_sent: bool) -> tu
     if isinstance(error, StepError):
         if not error.sent:
             return 0, 0, 0
-        if error.status is not None:
+        if error.status is not None and error.status >= _FIRST_ERROR:
             return 0, 0, 1
     return usd, tokens, 1

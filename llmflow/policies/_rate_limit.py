@@ -95,7 +95,10 @@ class RateLimit(Options):
             try:
                 reply = await proceed(request)
             except BaseException as error:  # a thrown-away coroutine included
-                limiter.failed(pot, entry, error, was_sent=call.started != started)
+                # Without a `Sent` nothing runs beside this request in its call, so the count says whether it was sent.
+                sent = request.sent
+                was_sent = call.started != started if sent is None else sent.at is not None
+                limiter.failed(pot, entry, error, was_sent=was_sent)
                 raise
             if counts_tokens or reply.headers or signals.is_on_guard:
                 used = None if estimator is None else _used(request, reply, estimator)
