@@ -13,6 +13,7 @@ from llmflow.errors import InvalidOutput
 from llmflow.schema import Partial
 from llmflow.step._beside import start_beside
 from llmflow.step._feed import Feed, Restarted
+from llmflow.step._picture import Picture
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -71,8 +72,7 @@ class Stream(Generic[T]):
         self._inputs = inputs
         self._output = output
         self._feed = Feed()
-        self._pieces: list[str] = []
-        self._shown: Any = None
+        self._picture = Picture(output)
         self._task: Beside | None = None
         self._left = False
         self._result: Result[T] | None = None
@@ -175,9 +175,9 @@ class Stream(Generic[T]):
             raise RuntimeError(msg)
         item = await self._feed.get()
         if isinstance(item, Restarted):
-            self._pieces, self._shown = [], None
+            self._picture.clear()
         elif item is not None:
-            self._pieces.append(item)
+            self._picture.add(item)
         return item
 
     def ended(self) -> Result[T]:
@@ -191,11 +191,7 @@ class Stream(Generic[T]):
 
     def look(self) -> Any:
         """Return a new view of the answer so far, None when there is none."""
-        # A structure is read from its start each time, so not for every piece when more of them are here.
-        if self._output is None or not (self._output.is_text or not self._feed.has_more_text()):
-            return None
-        self._pieces = ["".join(self._pieces)]
-        return self._view(self._pieces[0])
+        return self._picture.look(more_is_here=self._feed.has_more_text())
 
     def end(self) -> Restarted | None:
         """Say that what was shown is void when the answer is not that of the request that streamed it.
@@ -206,24 +202,16 @@ class Stream(Generic[T]):
         taken = next((one.number for one in reversed(attempts) if one.outcome == "ok"), 0)
         if self._feed.attempt in (None, taken):
             return None
-        self._pieces, self._shown = [], None
+        self._picture.clear()
         return Restarted(taken, "another answer was taken")
 
     def last_look(self) -> Any:
-        """Return the complete answer where it was not shown: not streamed, or by another request than the last."""
-        result = self.ended()
-        if self._output is None or self._output.view is None:
-            return result.value
-        if self._output.is_text:
-            return result.value if result.value != self._shown else None
-        if self._shown is not None:
-            return None
-        return self._view(self._output.dump(result.value))
+        """Return the complete answer where it was not shown: not streamed, or not to its end."""
+        return self._picture.complete(self.ended().value)
 
     def text_unless_streamed(self) -> str | None:
-        """Return the answer as text when no piece of it came: from a cache, or from a body that asked nobody."""
-        value = self.ended().value
-        return None if self._pieces or self._output is None else self._output.dump(value)
+        """Return the answer as text when no piece of it came."""
+        return self._picture.text_unless_streamed(self.ended().value)
 
     def restart_error(self, restarted: Restarted) -> BaseException:
         """Return what to raise where text that was handed out is void."""
@@ -232,14 +220,6 @@ class Stream(Generic[T]):
         error = before or InvalidOutput(f"step {self._unit.name!r}: {restarted.reason}")
         error.add_note("Part of the answer was handed out. The call goes on: read .events() to begin again with it.")
         return error
-
-    def _view(self, text: str) -> Any:
-        view = None if self._output is None else self._output.view
-        snapshot = None if view is None else view(text)
-        if snapshot is None or snapshot == self._shown:
-            return None
-        self._shown = snapshot
-        return snapshot
 
     def __repr__(self) -> str:
         return f"<Stream of {self._unit.kind} {self._unit.name!r}>"

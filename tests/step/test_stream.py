@@ -57,6 +57,10 @@ class Ticket(BaseModel):
     urgent: bool
 
 
+class Rows(BaseModel):
+    rows: list[str]
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Both backends, on virtual time."""
@@ -209,6 +213,19 @@ async def test_a_slow_reader_sees_the_newest_snapshot_of_a_model():
 
     assert {"category": "bug", "urgent": True} == seen[-1].model_dump()
     assert len(seen) <= 4
+
+
+async def test_a_long_answer_is_not_read_anew_for_each_piece():
+    """What is read for all snapshots together grows with the answer, not with its square; the last one is complete."""
+    text = '{"rows": [' + ", ".join(f'"row {n}"' for n in range(3000)) + "]}"
+    model = scripted(pieces(*(after(0.001, text[at : at + 4]) for at in range(0, len(text), 4))))
+
+    async with asking(model, Deadline(10_000), Timeout(10_000), returns=Rows).stream("x") as stream:
+        seen = [len(snapshot.model_dump_json()) async for snapshot in stream]
+
+    assert sum(seen) < 2200 * len(text) / 4
+    assert len(seen) > len(text) / 4 / 24
+    assert len(stream.result.value.model_dump_json()) == seen[-1]
 
 
 async def test_iteration_may_stop_and_go_on():
