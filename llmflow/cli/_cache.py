@@ -20,7 +20,7 @@ __all__ = ["clear_cache", "show_cache"]
 def show_cache(*, as_json: bool) -> None:
     """Write what is kept, without the answers."""
     store = _store()
-    entries: list[CacheEntry] = list(_reading(store, store.entries))
+    entries: list[CacheEntry] = _reading(store, lambda: list(store.entries()))
     if as_json:
         write_json({"store": _name(store), "entries": [asdict(one) for one in entries]})
         return
@@ -49,7 +49,7 @@ def _store() -> Any:
         store = runtime.cache_store
     if not hasattr(store, "entries"):
         raise UsageError(
-            f"the cache is {type(store).__name__}, which cannot be looked into from here",
+            "the cache is in memory, or in a store that cannot be looked into",
             "Name a file: LLMFLOW_CACHE=sqlite:///cache.db, or cache = ... in [tool.llmflow].",
         )
     return store

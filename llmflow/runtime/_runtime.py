@@ -412,7 +412,8 @@ def default_runtime(**otherwise: Any) -> Runtime:
         **otherwise: Options of `Runtime` for what they do not say.
     """
     config = read_config()
-    said = {name: one.value for name, one in config.settings.items()} | {"prices": config.prices()}
+    said: dict[str, Any] = {name: one.value for name, one in config.settings.items()}
+    said["prices"] = config.prices()
     if "store" in said and "cache" not in said:
         otherwise.pop("cache", None)  # the cache is where everything is
     return Runtime(**(otherwise | said))

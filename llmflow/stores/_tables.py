@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import from_json
 
@@ -63,4 +63,4 @@ def fields_of(entry: object) -> dict[str, Any]:
         fields: Any = from_json(entry) if isinstance(entry, bytes) else None
     except ValueError:
         return {}
-    return fields if isinstance(fields, dict) else {}
+    return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}

@@ -38,7 +38,7 @@ from llmflow import (
     step,
     task,
 )
-from llmflow.testing import VirtualLoop, after, hang, scripted
+from llmflow.testing import LoopbackServer, VirtualLoop, after, hang, openai_answer, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -802,3 +802,45 @@ def test_virtual_loops_follow_each_other():
                 runner.run(main())
 
     assert 2 == len(model.requests)
+
+
+# -- over the wire -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+async def test_a_thousand_calls_over_http_are_one_request(anyio_backend, store, tmp_path):
+    """Fault 65: a thousand callers that ask the same of a real server, cold, send one request."""
+    url = "memory://" if store == "memory" else f"sqlite:///{tmp_path}/cache.db"
+    with LoopbackServer(openai_answer('{"category": "bug"}')) as server:
+
+        @step(Model("openai/gpt-5-mini", api_key="sk-x", base_url=server.base_url), Cache("1h"))
+        def classify(word: str) -> Ticket:
+            return prompt(f"Classify {word}")
+
+        async with Runtime(cache=url):
+            results = await gathered(1000, classify)
+            again = await classify.run("x")
+
+        assert [Ticket(category="bug")] * 1000 == [one.value for one in results]
+        assert (1, True) == (len(server.requests), again.cached)
+
+
+def test_a_thousand_sync_calls_from_threads_are_one_request(runtime):
+    """Fault 65: threads too, each with an event loop of its own."""
+    with LoopbackServer(openai_answer('{"category": "bug"}')) as server:
+
+        @step(Model("openai/gpt-5-mini", api_key="sk-x", base_url=server.base_url), Cache("1h"))
+        def classify(word: str) -> Ticket:
+            return prompt(f"Classify {word}")
+
+        values = []
+        threads = [
+            threading.Thread(target=lambda: values.extend(classify.sync("x") for _ in range(125))) for _ in range(8)
+        ]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join(60)
+
+        assert ([Ticket(category="bug")] * 1000, 1) == (values, len(server.requests))
