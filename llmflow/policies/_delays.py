@@ -85,4 +85,5 @@ class _Queue:
                 self._set(first.due)
                 return
             line.popleft()
-            first.start()
+            if not first.over:
+                first.start()

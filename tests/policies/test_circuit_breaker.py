@@ -576,6 +576,22 @@ def test_a_clock_that_begins_anew_does_not_keep_it_open_for_ever():
     assert {"state": "closed", "calls": 1, "failures": 0} == breaker.state().values
 
 
+def test_who_meets_a_breaker_that_has_closed_since_is_let_through():
+    """Between a caller's look and its question another thread may have closed it; and clocks read out of turn are met."""
+    seconds = [100.0]
+    breaker = Breaker(
+        Model("a/b"), failure_ratio=1, window=30, min_calls=9, open_for=10, now=lambda: seconds[0], emit=lambda _: None
+    )
+
+    closed_since = breaker.admit(100.0, float("inf"), hedge=True)
+    breaker.failed(closed_since)
+    seconds[0] = 99.0
+    breaker.failed(closed_since)
+    seconds[0] = 100.0
+
+    assert {"state": "closed", "calls": 2, "failures": 2} == breaker.state().values
+
+
 # -- hedges ------------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 
 import anyio
@@ -25,9 +26,12 @@ from llmflow import (
 from llmflow.backend import monotonic
 from llmflow.context import context
 from llmflow.messages import Sent
+from llmflow.policies._delays import Delays
 from llmflow.policies._pace import MARGIN, SAVED, STEP, Pace
+from llmflow.policies._race import start_race
 from llmflow.policy import Band
 from llmflow.testing._scripted import after, hang, scripted
+from llmflow.testing._time import VirtualLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -472,6 +476,24 @@ async def test_who_is_cancelled_while_waiting_for_a_loser_ends_when_it_has_ended
     assert (True, started + 10, 0) == (scope.cancelled_caught, pytest.approx(now()), model.in_flight)
 
 
+async def test_a_first_that_answers_although_it_was_interrupted_has_answered(hedged):
+    """What it made of the interruption is its own affair; nothing is lost, and nothing stays cancelled."""
+
+    async def stubborn(_):
+        try:
+            await anyio.sleep(50)
+        except anyio.get_cancelled_exc_class():
+            return "first"
+
+    model = scripted(stubborn, after(1, "second"), "fine")
+    ask = hedged(model)
+
+    assert await ask("x") in ("first", "second")
+    await anyio.sleep(1)
+
+    assert "fine" == await ask("x")
+
+
 async def test_the_second_runs_in_the_caller_s_context(hedged):
     """Whose call it is, is known there too."""
     from llmflow.context import caller
@@ -587,3 +609,73 @@ def test_durations_may_be_text():
 def test_a_pace_that_knows_nothing_says_nothing():
     """A model that was never asked is not in the statistics."""
     assert Pace("a/b", percent=95).state() is None
+
+
+class Waiting:
+    """Something that waits, and takes note of when it was started."""
+
+    def __init__(self, started):
+        self.due, self.over, self.started = 0.0, False, started
+
+    def start(self):
+        self.started.append(asyncio.get_running_loop().time())
+
+
+def test_timers_ring_in_time_also_when_the_percentile_falls():
+    """A later one that is due earlier goes before those in line; what is over is dropped, and no timer stays for it."""
+    delays, started = Delays(), []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        gone = Waiting([])
+        for waiting, seconds in ((gone, 1), (Waiting(started), 9), (Waiting(started), 4), (Waiting(started), 9.5)):
+            delays.add(loop, waiting, seconds)
+        gone.over = True
+        await asyncio.sleep(20)
+        delays.add(loop, last := Waiting(started), 50)
+        last.over = True
+        delays.add(loop, Waiting(started), 2)
+        await asyncio.sleep(100)
+        assert [] == gone.started
+        return [at - begin for at in started]
+
+    for _ in range(2):  # the second time on a loop of its own
+        started.clear()
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            assert [4, 9, 9.5, 22] == runner.run(main())
+    assert len(delays._queues) <= 2
+
+
+def test_outside_of_a_task_there_is_no_race():
+    """A callback of the loop, or code without any loop, has nobody who could be interrupted."""
+    races = [start_race(None, 1.0, None)]
+
+    def callback():
+        races.append(start_race(None, 1.0, None))
+        loop.stop()
+
+    loop = VirtualLoop()
+    loop.call_soon(callback)
+    loop.run_forever()
+    loop.close()
+
+    assert [None, None] == races
+
+
+def test_a_call_that_is_thrown_away_takes_its_second_with_it(hedged):
+    """Nothing can be waited for then; the second request is told to end, and does so on its loop."""
+    model = scripted(default=hang())
+    ask = hedged(model, Timeout.off)
+
+    async def main():
+        steps = ask("x").__await__()
+        steps.send(None)
+        await asyncio.sleep(3)
+        assert 2 == model.in_flight
+        steps.close()
+        await asyncio.sleep(1)
+        assert 0 == model.in_flight
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())

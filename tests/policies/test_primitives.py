@@ -82,6 +82,18 @@ def test_an_alarm_outside_of_a_task_is_refused(make):
     assert "a timeout needs a task" in caught[0]
 
 
+def test_all_loops_share_one_time_line():
+    """What a loop on trio keeps until a point in time means the same to a loop on asyncio, and to a thread without one."""
+
+    async def now():
+        return monotonic()
+
+    times = [anyio.run(now, backend="asyncio"), anyio.run(now, backend="trio"), monotonic()]
+
+    assert sorted(times) == times
+    assert times[-1] - times[0] < 10
+
+
 async def test_alarms_nest(now):
     """The inner one ends the inner block, the outer one the outer."""
     started = now()
