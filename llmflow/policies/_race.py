@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from llmflow.backend import on_trio, running_loop
+from llmflow.backend import on_trio, running_loop  # pyright: ignore[reportPrivateUsage]
 from llmflow.policies._race_asyncio import AsyncioRace
 from llmflow.policies._race_trio import TrioRace
 
