@@ -364,6 +364,7 @@ class Attempt:
     outcome: str
     """`ok`, `cancelled`, `cut`, or the name of the error class."""
     latency_s: float
+    """Seconds; of a streamed answer without those that whoever read it kept the provider waiting."""
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     status: int | None = None

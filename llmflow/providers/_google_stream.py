@@ -47,7 +47,7 @@ class ContentStream:
             return ""
         chunk = self._response.model_validate(data).model_dump(mode="json", exclude_none=True)
         self._data.update(chunk)  # the tokens in each chunk are those so far: the last one counts
-        candidate = next(iter(mappings_in(chunk.get("candidates"))), {})
+        candidate = as_mapping(next(iter(mappings_in(chunk.get("candidates"))), None))
         self._candidate.update(candidate)
         parts = mappings_in(as_mapping(candidate.get("content")).get("parts"))
         self._parts += parts

@@ -13,6 +13,7 @@ from llmflow.errors import DefinitionError
 from llmflow.messages import FinishReason, Reply
 from llmflow.providers._clients import in_thread, keep, key_of
 from llmflow.providers._errors import Source
+from llmflow.providers._http import read_pieces
 from llmflow.providers._json import as_list, encodable
 from llmflow.providers._openai_body import wire_messages
 from llmflow.providers._params import ParamNames
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from llmflow.messages import OutputFormat, Request
     from llmflow.models import Model
     from llmflow.ports import Send
+    from llmflow.providers._direct import Receive
 
 __all__ = ["connect_instructor"]
 
@@ -61,7 +63,8 @@ def connect_instructor(model: Model, output: OutputFormat, wall_clock: Callable[
     provider, mode = client.provider.value, client.mode.value
     call = _raw_call(client)
     secret = key_of(client.client)
-    wires = functools.cache(lambda: (keep(_CallWire(call)), secret))
+    wire = _StreamingCallWire(call) if _can_stream(client) else _CallWire(call)
+    wires = functools.cache(lambda: (keep(wire), secret))
     if provider in _LIKE_OPENAI:
         from llmflow.providers._openai import openai_route
 
@@ -123,6 +126,21 @@ class _CallWire:
 
     async def aclose(self) -> None:
         """Leave the client open; it is the user's."""
+
+
+class _StreamingCallWire(_CallWire):
+    """A wire over a call whose streams are those of the openai and anthropic SDKs, with the HTTP reply below them."""
+
+    async def stream(self, body: dict[str, Any], receive: Receive, /) -> Mapping[str, str]:
+        response = (await self._call(**body)).response
+        await read_pieces(response, response.aiter_bytes(), response.headers, receive)
+        return response.headers  # type: ignore[no-any-return]
+
+
+def _can_stream(client: Any) -> bool:
+    """Whether it is an async client of one of the two SDKs whose streams can be read below their events."""
+    sdk = type(client.client).__module__.partition(".")[0]
+    return type(client).__name__.startswith("Async") and sdk in ("openai", "anthropic")
 
 
 def _as_json(reply: Any) -> bytes:

@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import anyio
 import instructor
 import openai
@@ -569,6 +570,24 @@ async def test_an_async_client_streams(server, text_output, make_request):
         reply = await asker.streamed()
 
     assert ("abcd", ["ab", "cd"]) == (reply.text, asker.pieces)
+
+
+@pytest.mark.parametrize("form", ["typed", "text"])
+async def test_an_async_client_of_instructor_streams(form, server, output, text_output, make_request):
+    """Those over the openai and anthropic SDKs are streamed through, in the client's own mode."""
+    shape, text = (output, TICKET) if form == "typed" else (text_output, TEXT)
+    server.default = answer(text)
+    base = server.base_url
+    async with (
+        openai.AsyncOpenAI(base_url=base, api_key=KEY) as first,
+        anthropic.AsyncAnthropic(base_url=base.removesuffix("/v1"), api_key=KEY) as second,
+    ):
+        for client in (instructor.from_openai(first), instructor.from_anthropic(second)):
+            asker = Asker(Model("client/gpt-x", client=client), shape, make_request)
+            reply = await asker.streamed()
+
+            assert text == reply.text
+            assert len(asker.pieces) > 1
 
 
 async def test_s6_the_limit_holds_for_a_client_of_the_users_own(server, text_output, make_request):
