@@ -60,7 +60,7 @@ class Hedge(Options):
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
         """Return `proceed` with a second request beside it when it is slow."""
         model, monotonic = site.model, site.clock.monotonic
-        pace = site.shared(("hedge", site.step, model.connection, model.name, self), lambda: self._pace(model.name))
+        pace = site.shared(("hedge", site.step, model.connection, model.name, self), lambda: self._pace(site))
 
         def contest(request: Request) -> Coroutine[Any, Any, Reply] | None:
             return another(request) if monotonic() < request.deadline and pace.take() else None
@@ -99,8 +99,8 @@ class Hedge(Options):
 
         return hedge
 
-    def _pace(self, name: str) -> Pace:
+    def _pace(self, site: Site) -> Pace:
         after = self.after
         if isinstance(after, str):
-            return Pace(name, percent=int(after[1:]))
-        return Pace(name, seconds=cast("float", after))  # since __post_init__
+            return Pace(site.model.name, site.step, percent=int(after[1:]))
+        return Pace(site.model.name, site.step, seconds=cast("float", after))  # since __post_init__

@@ -40,13 +40,15 @@ class Pace:
         "_requests",
         "_rivals",
         "_seconds",
+        "_step",
         "_tokens",
         "_usual",
         "delay",
     )
 
-    def __init__(self, name: str, *, percent: int | None = None, seconds: float | None = None) -> None:
+    def __init__(self, name: str, step: str, *, percent: int | None = None, seconds: float | None = None) -> None:
         self._name = name
+        self._step = step
         self._percent = percent
         self._seconds = seconds
         self._usual = seconds
@@ -104,6 +106,7 @@ class Pace:
                 return None
             latest = sorted(self._latencies)
             values: dict[str, object] = {
+                "step": self._step,
                 "after_s": self.delay,
                 "p50_s": ranked(latest, 50),
                 "p95_s": ranked(latest, 95),
