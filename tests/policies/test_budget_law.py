@@ -85,7 +85,16 @@ class Accounts(RuleBasedStateMachine):
     # -- what can happen -----------------------------------------------------------------------------------------------
 
     @rule(pots=some_pots, amount=amounts, patient=st.booleans())
-    def ask(self, pots, amount, patient):
+    def one_asks(self, pots, amount, patient):
+        self.ask(pots, amount, patient=patient)
+
+    @rule(asks=st.lists(st.tuples(some_pots, amounts), min_size=2, max_size=6))
+    def many_ask(self, asks):
+        """So that there are lines behind lines."""
+        for pots, amount in asks:
+            self.ask(pots, amount, patient=True)
+
+    def ask(self, pots, amount, *, patient):
         asked = Asked(None, pots, (*amount, 1))
         crowded = any(pot in one.pots for one in self.line for pot in pots)
         if not self.fits(asked, held=False):
@@ -180,7 +189,7 @@ class Accounts(RuleBasedStateMachine):
 
 
 Accounts.TestCase.settings = settings(
-    max_examples=600, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=900, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_law_of_accounts = Accounts.TestCase
 
