@@ -10,6 +10,10 @@ import pytest
 
 from llmflow import (
     BadRequest,
+    Budget,
+    BudgetExceeded,
+    Cache,
+    CircuitBreaker,
     Fallback,
     Price,
     ProviderUnavailable,
@@ -192,8 +196,13 @@ async def test_d5_a_failing_listener_is_logged_once_and_breaks_nothing(hook, cap
 
     with caplog.at_level(logging.ERROR, logger="llmflow"):
         async with Runtime(plugins=[Clumsy()]) as runtime:
+            ask = asking(primary, Fallback(scripted(default="4")), Cache("1h"), CircuitBreaker(min_calls=1))
             for _ in range(3):
-                assert 4 == await asking(primary, Fallback(scripted(default="4")))("x")
+                assert 4 == await ask("x")
+            poor = asking(scripted("4"), Budget(calls=1, per="total"), name="poor")
+            await poor("x")
+            with pytest.raises(BudgetExceeded):
+                await poor("y")
 
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert 1 == len(lines)
