@@ -47,11 +47,15 @@ def test_blocks_that_are_not_run_are_valid(page):
             tomllib.loads(fence["body"].replace("\n    ", "\n").lstrip())
 
 
+def page_of(policy):
+    """Return the page of a policy: `rate-limit.md` for `RateLimit`."""
+    return DOCS / "reference" / "policies" / f"{re.sub(r'(?<!^)(?=[A-Z])', '-', policy).lower()}.md"
+
+
 @pytest.mark.parametrize("name", policies.__all__)
 def test_each_policy_has_a_page_in_the_template(name):
     """One page per policy, all with the same headings in the same order."""
-    page = DOCS / "reference" / "policies" / f"{name.lower()}.md"
-    text = page.read_text(encoding="utf-8")
+    text = page_of(name).read_text(encoding="utf-8")
 
     assert TEMPLATE == re.findall(r"^## (.+)$", text, re.MULTILINE)
 
@@ -59,7 +63,7 @@ def test_each_policy_has_a_page_in_the_template(name):
 @pytest.mark.parametrize("name", policies.__all__)
 def test_the_table_of_defaults_is_that_of_the_code(name):
     """Each option is in the table, with its default."""
-    text = (DOCS / "reference" / "policies" / f"{name.lower()}.md").read_text(encoding="utf-8")
+    text = page_of(name).read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `\*?(\w+)` \| (?:`([^`]*)`|–) \|", text, re.MULTILINE))
     options = {
         one.name: "" if name == "Fallback" and one.name == "models" else repr(one.default)
