@@ -66,21 +66,21 @@ class Accounts(RuleBasedStateMachine):
     def first(self, asked, pot):
         return next(one for one in self.line if pot in one.pots) is asked
 
-    def serve(self):
-        """Until nothing changes: whoever is first in all its lines and fits, and whoever is first in one and never will."""
-        changed = True
-        while changed:
-            changed = False
-            for asked in list(self.line):
-                if any(self.first(asked, pot) for pot in asked.pots) and not self.fits(asked, held=False):
-                    asked.fate = "refused"
-                elif all(self.first(asked, pot) for pot in asked.pots) and self.fits(asked, held=True):
-                    asked.fate = "held"
-                    self.held.append(asked)
-                else:
-                    continue
-                self.line.remove(asked)
-                changed = True
+    def serve(self, pots):
+        """Look at the first of each line that may have moved: who fits is let in, who never will is refused."""
+        moved = list(pots)
+        while moved:
+            line = [one for one in self.line if moved[0] in one.pots]
+            if line and not self.fits(line[0], held=False):
+                line[0].fate = "refused"
+            elif line and all(self.first(line[0], pot) for pot in line[0].pots) and self.fits(line[0], held=True):
+                line[0].fate = "held"
+                self.held.append(line[0])
+            else:
+                del moved[0]
+                continue
+            self.line.remove(line[0])
+            moved += line[0].pots
 
     # -- what can happen -----------------------------------------------------------------------------------------------
 
@@ -96,6 +96,8 @@ class Accounts(RuleBasedStateMachine):
 
     def ask(self, pots, amount, *, patient):
         asked = Asked(None, pots, (*amount, 1))
+        at_once = self.fits(asked, held=True) and not any(pot in one.pots for one in self.line for pot in pots)
+        self.serve(pots)
         crowded = any(pot in one.pots for one in self.line for pot in pots)
         if not self.fits(asked, held=False):
             asked.fate = "refused"
@@ -109,12 +111,12 @@ class Accounts(RuleBasedStateMachine):
 
         chosen = [self.pots[pot] for pot in pots]
         taken = self.purse.take(chosen, *amount)
-        assert taken == (asked.fate == "held")
+        assert taken == at_once
         if not taken:
             asked.claim = Claim(chosen, *amount)
             short = self.purse.line_up(asked.claim, patient=patient)
             assert (short is not None) == (asked.fate == "refused")
-            assert not asked.claim.held
+            assert asked.claim.held == (asked.fate == "held")
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), abandoned=st.booleans())
@@ -124,7 +126,7 @@ class Accounts(RuleBasedStateMachine):
         spent = tuple(data.draw(st.integers(0, most)) for most in asked.need)
         for pot in asked.pots:
             self.settled[pot] = [before + more for before, more in zip(self.settled[pot], spent, strict=True)]
-        self.serve()
+        self.serve(asked.pots)
 
         settle = self.purse.settle_abandoned if abandoned else self.purse.settle
         settle([self.pots[pot] for pot in asked.pots], *asked.need[:2], spent)
@@ -134,7 +136,7 @@ class Accounts(RuleBasedStateMachine):
     def leave(self, data):
         """Cancelled in the line."""
         asked = self.line.pop(data.draw(st.integers(0, len(self.line) - 1)))
-        self.serve()
+        self.serve(asked.pots)
 
         self.purse._leave(asked.claim)
 
@@ -144,7 +146,7 @@ class Accounts(RuleBasedStateMachine):
         """Cancelled in the instant it was granted: it gives back what it never used."""
         asked = next(one for one in self.held if one.claim is not None)
         self.held.remove(asked)
-        self.serve()
+        self.serve(asked.pots)
 
         self.purse._leave(asked.claim)
 
@@ -154,7 +156,7 @@ class Accounts(RuleBasedStateMachine):
         self.now += days * DAY
         if days > 0:
             self.settled[2] = [0, 0, 0]
-        self.serve()
+        self.serve(range(3))
 
         self.purse.sums(self.pots)
 
@@ -184,8 +186,11 @@ class Accounts(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_nothing(self):
-        if not self.held:
-            assert [] == self.line
+        for asked in self.line:
+            if all(self.first(asked, pot) for pot in asked.pots):
+                assert not self.fits(asked, held=True)
+                assert self.fits(asked, held=False)
+        assert self.held or not self.line
 
 
 Accounts.TestCase.settings = settings(
