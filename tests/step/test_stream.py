@@ -717,44 +717,69 @@ async def test_the_deadline_goes_on_while_the_reader_is_slow():
 # -- laws --------------------------------------------------------------------------------------------------------------
 
 
-ENTRY = st.one_of(
-    st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=4).map(lambda one: pieces(*one)),
-    st.tuples(st.lists(st.text("ab", min_size=1, max_size=3), max_size=4)).map(
-        lambda one: pieces(*one[0], ProviderUnavailable("cut"))
-    ),
-    st.just(ProviderUnavailable("503")),
-    st.just("whole"),
+DELAYS = st.sampled_from([0, 0, 0.1, 1.0])
+TRY = st.tuples(st.lists(st.tuples(st.text("ab", min_size=1, max_size=3), DELAYS), max_size=4), st.booleans())
+
+
+def told(tries: list[tuple[list[tuple[str, float]], bool]]) -> list[Any]:
+    """The exact events of a script: each try is the pieces it sends, and whether it then fails."""
+    events: list[Any] = []
+    shown = False
+    for number, (sent, fails) in enumerate(tries, 1):
+        if sent and shown:
+            events.append(Restarted(number, "ProviderUnavailable: cut"))
+        texts = [one for one, _ in sent]
+        events += [Snapshot("".join(texts[: end + 1])) for end in range(len(texts))]
+        shown = shown or bool(sent)
+        if not fails:
+            if not sent:
+                events += [Restarted(number, "another answer was taken")] if shown else []
+                events += [Snapshot("")]
+            return [*events, Final("".join(texts))]
+    raise AssertionError(tries)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=500, deadline=None)
+@given(
+    tries=st.lists(TRY.filter(lambda one: one[1]), max_size=3),
+    last=TRY.filter(lambda one: bool(one[0])),
+    pauses=st.lists(DELAYS, min_size=1, max_size=5),
+    leave_after=st.integers(1, 30),
 )
-
-
-@settings(max_examples=150, deadline=None)
-@given(script=st.lists(ENTRY, min_size=1, max_size=4), pause=st.sampled_from([0, 0.1]))
-def test_a_stream_tells_a_consistent_story(script, pause):
-    """Between restarts each snapshot continues the one before; the last one is the value, and nothing follows it."""
+def test_a_stream_tells_exactly_what_its_requests_sent(backend, tries, last, pauses, leave_after):
+    """Whoever is slow, the provider or the reader: each piece once, in order, restarts said; left anywhere, nothing runs."""
+    script = [*tries, (last[0], False)]
+    model = scripted(
+        *(
+            pieces(*(after(delay, text) if delay else text for text, delay in sent), *([_cut()] if fails else []))
+            for sent, fails in script
+        )
+    )
+    question = asking(model, Retry(4, wait_initial=0.01), Bulkhead(1))
 
     async def main():
-        model = scripted(*script, default=pieces("e", "nd"))
-        events = []
-        async with asking(model, Retry(6, wait_initial=0.01)).stream("x") as stream:
+        seen = []
+        async with question.stream("x") as stream:
             async for event in stream.events():
-                events.append(event)
-                await anyio.sleep(pause)
-        return events, stream.result
+                seen.append(event)
+                if len(seen) == leave_after:
+                    break
+                await anyio.sleep(pauses[len(seen) % len(pauses)])
+        call = stream._feed.call
+        assert 0 == model.in_flight
+        assert len(model.requests) == len(call.attempts) == call.started
+        return seen
 
-    with Runtime(seed=1), asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        events, result = runner.run(main())
+    name, options = virtual_backend(backend)
+    with Runtime(seed=1):
+        seen = anyio.run(main, backend=name, backend_options=options)
 
-    shown = ""
-    attempt = 0
-    for event in events[:-1]:
-        if isinstance(event, Restarted):
-            assert event.attempt > attempt
-            shown, attempt = "", event.attempt
-        else:
-            assert event.value.startswith(shown) and event.value != shown
-            shown = event.value
-    assert Final(shown) == events[-1]
-    assert result.value == shown
+    assert told(script)[:leave_after] == seen
+
+
+def _cut() -> ProviderUnavailable:
+    return ProviderUnavailable("cut")
 
 
 @pytest.mark.parametrize("reads", ["snapshots", "final"])
