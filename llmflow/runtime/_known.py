@@ -104,12 +104,14 @@ def ask_for(bound: BoundStep, inputs: dict[str, object]) -> Ask | None:
 
 
 def _without_waiting(coroutine: Coroutine[Any, Any, object]) -> object:
+    """Return what a coroutine returns that waits for nothing."""
+    returned: object = None
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        return cast("object", stop.value)
+        returned = cast("object", stop.value)
     coroutine.close()
-    return UNKNOWN
+    return returned
 
 
 class _Where(NamedTuple):
@@ -130,7 +132,7 @@ def tokens_of(ask: Ask, model: Model, runtime: Any) -> int:
 
 def awaits(function: Any) -> bool:
     """Whether the body of an `async def` waits for anything."""
-    return any(one.opname == "GET_AWAITABLE" for one in dis.get_instructions(function))
+    return any(one.opname in ("GET_AWAITABLE", "GET_ANEXT") for one in dis.get_instructions(function))
 
 
 def calls_itself(function: Any) -> Unit[..., Any] | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from dataclasses import dataclass
 from decimal import Decimal
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import anyio
@@ -30,6 +33,7 @@ from llmflow import (
     StepError,
     Timeout,
     Usage,
+    build,
     flow,
     gather,
     or_else,
@@ -556,3 +560,158 @@ def test_inputs_that_are_no_parameters_are_refused():
     """As the call would refuse them."""
     with pytest.raises(TypeError, match="question"):
         plan(asking(scripted()), inputs={"sentence": "a"})
+
+
+# -- what is known of the inputs ---------------------------------------------------------------------------------------
+
+
+@task(Timeout(1))
+async def size(word: str) -> str:
+    return word
+
+
+def prompts_of(target: Any, **inputs: Any) -> list[Decimal]:
+    """The dollars of each node, which are those of its prompt."""
+    return [node.bounds.usd for node in plan(target, inputs=inputs).nodes if node.kind == "step"]
+
+
+def test_prompts_are_known_from_parts_of_inputs_and_from_what_is_made_of_them():
+    """A field, an item, a list of them; what is not there is the run's failure and is assumed."""
+
+    def about(words):
+        return prompt(f"About {words}")
+
+    about.__annotations__ = {"words": Any, "return": str}
+    ask = step(scripted(price=PRICE), Retry.off, Repair.off)(about)
+
+    @flow
+    async def parts(given: dict[str, Any], missing: dict[str, Any]) -> list[str]:
+        first = await ask(given["long"])
+        second = await ask([given["long"], {"also": given["short"]}])
+        return [first, second, await ask(missing["nowhere"]), await ask([await size(first)])]
+
+    known = prompts_of(parts, given={"long": "word " * 100, "short": "a"}, missing={})
+    assumed = plan(ask).bounds.usd
+
+    assert known[0] < known[1] < assumed
+    assert [assumed, assumed] == known[2:]
+
+
+def test_how_many_items_an_iterator_has_is_not_known():
+    """To count them would use them up."""
+    one = timed(5, "one")
+
+    @flow
+    async def fan_out(words: Any) -> list[str]:
+        return await one.map(words)
+
+    assert calls(fan_out, inputs={"words": iter(["a"])}) is None
+    assert calls(fan_out, inputs={"words": "a text is no list"}) is None
+    assert 0 == calls(fan_out, inputs={"words": []})
+
+
+def test_a_body_that_answers_itself_is_planned_as_one_that_asks():
+    """It may ask the next time."""
+
+    @step(scripted(), Retry.off, Repair.off)
+    def known(word: str) -> str:
+        return "known" if word == "a" else prompt(word)
+
+    assert 1 == calls(known, inputs={"word": "a"})
+
+
+def test_a_body_may_name_a_step_of_a_module_or_of_a_function_around_it():
+    """Wherever the step is found, nobody knows how often it is called."""
+    inner = timed(5, "inner")
+
+    @task
+    async def closed(word: str) -> str:
+        return await inner(word)
+
+    @task
+    async def later(word: str) -> str:
+        return await defined_later(word)
+
+    assert (None, 0) == (calls(closed), calls(later))
+
+    defined_later = inner
+
+    assert calls(later) is None
+    assert calls(through_a_module) is None
+
+
+@task
+async def through_a_module(word: str) -> str:
+    return await this_module.one_of_module(word)
+
+
+this_module = sys.modules[__name__] if __name__ in sys.modules else ModuleType("this_module")
+this_module.one_of_module = one_of_module
+
+
+def test_a_construct_takes_nothing():
+    """`build` sends nothing."""
+
+    @dataclass
+    class Pair:
+        left: str
+        right: str
+
+    @flow
+    async def building(word: str) -> Pair:
+        return await build(Pair, left=word, right=word)
+
+    assert (0, 0) == (plan(building).bounds.calls, plan(building).bounds.seconds)
+    assert "no provider calls, 0 s" in str(plan(building))
+
+
+def test_of_several_models_without_a_fallback_the_dearest_counts():
+    """Somebody else's policy may choose the model; it says itself that it asks one of them."""
+    other = scripted(name="a/other", price=Price(input=100.0, output=100.0))
+
+    class Chooses(Foreign):
+        band: ClassVar[Band] = Band.FALLBACK
+        sends: ClassVar[int] = 1
+        models = (other,)
+
+    question = asking(scripted(price=PRICE), Chooses(), Retry.off, Repair.off, params={"max_tokens": 10})
+
+    assert 1 == calls(question)
+    assert Decimal("0.101") == plan(question, prompt_tokens=1000).bounds.usd
+    assert 300 == plan(question.with_(Retry(200, wait_max=1, retry_after_max=0))).bounds.seconds
+
+
+def test_a_task_may_be_ended_by_a_deadline_of_its_own():
+    """Its tries and waits are inside of it."""
+
+    @task(Deadline(3))
+    async def limited(word: str) -> str:
+        return word
+
+    assert 3 == plan(limited).bounds.seconds
+
+
+def test_a_map_of_flows_and_tasks_over_a_known_list():
+    """Items are counted; what differs between them is told apart for steps only."""
+    one = timed(5, "one")
+
+    @flow
+    async def twice(word: str) -> str:
+        return await one(await one(word))
+
+    @flow
+    async def fan_out(words: list[str], cond: bool) -> list[str]:
+        await size.map(words)
+        return await when(cond, twice.map(words), one.map(words))
+
+    planned = plan(fan_out.with_(Deadline(9)), inputs={"words": ["a", "b"], "cond": True})
+
+    assert (4, 9) == (planned.bounds.calls, planned.bounds.seconds)
+    assert "DEADLINE  Deadline(seconds=9)  flow:fan_out, for the whole run" in str(planned)
+    assert "  | fan_out/twice  [map]" in str(planned)
+
+
+def test_only_what_llmflow_runs_can_be_planned():
+    """Anything else is named."""
+    with pytest.raises(DefinitionError, match="got str"):
+        plan("question")
