@@ -111,11 +111,13 @@ class Database:
 
     def _check_version(self, connection: Any) -> int:
         """Return the version of the file, refusing what somebody else made."""
+        # In this order: another process may be making the tables, whose version is there as soon as they are.
+        has_tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             msg = f"it was made by a newer llmflow (version {version} of its tables)"
             raise NotOurs(msg)
-        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+        if version == 0 and has_tables:
             msg = "it is the database of another program"
             raise NotOurs(msg)
         return version

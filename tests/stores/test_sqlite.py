@@ -731,3 +731,23 @@ async def test_entries_are_dropped_by_step_or_all(store, path):
     assert (2, 0, 1, 0) == (store.clear("two"), store.clear("two"), store.clear(), store.clear())
     store.close()
     assert b"secret" not in path.read_bytes()
+
+
+async def test_a_file_that_is_just_being_made_is_ours(store, path, clock):
+    """Fault 52: another process makes the tables between two looks at the file; it is not taken for somebody else's."""
+    await store.put("k", b"{}", seconds=100)
+    store.close()
+    content = path.read_bytes()
+
+    class Late(Connection):
+        """Sees an empty database at its first look, and the finished one from then on."""
+
+        def execute(self, *args):
+            if "sqlite_master" in args[0]:
+                return sqlite3.connect(":memory:").execute(*args)
+            return self._inner.execute(*args)
+
+    made = SqliteCache(path, clock, connect=lambda *args, **kwargs: Late(sqlite3.connect(*args, **kwargs), None))
+
+    assert (True, content) == (await made.get("k") is not None, path.read_bytes())
+    made.close()
