@@ -45,8 +45,7 @@ class Picture:
         A structure is read from its start each time. It is not read while more pieces are here, and each piece pays for
         so many characters only: else an answer of 10,000 pieces would be read 10,000 times.
         """
-        if self._output is None:
-            return None
+        assert self._output is not None  # what has none has no pieces
         self._is_behind = not self._output.is_text and (more_is_here or self._credit < self._length)
         if self._is_behind:
             return None

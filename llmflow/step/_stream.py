@@ -92,8 +92,8 @@ class Stream(Generic[T]):
     ) -> None:
         self._left = True
         self._feed.close()
-        if self._task is not None:
-            await self._task.stop()
+        assert self._task is not None  # as it was entered
+        await self._task.stop()
         self._feed.end()
         if isinstance(self._failure, (KeyboardInterrupt, SystemExit)) and exc is None:
             raise self._failure

@@ -160,6 +160,19 @@ async def test_connections_are_used_again(name, server, text_output, make_reques
     assert 1 == server.connections_opened
 
 
+async def test_a_prompt_that_gemini_refuses_is_filtered(server, text_output, make_request):
+    """A stream with no candidate in it, but a reason, is the answer that the unstreamed reply is."""
+    body = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 4}}
+    server.enqueue(json_reply(body), streamed(reply=body))
+    asker = Asker(reached(NAMES[2], server), text_output, make_request)
+
+    whole, reply = await asker.plain(), await asker.streamed()
+
+    await asker.provider.aclose()
+    assert ("content_filter", None) == (reply.finish_reason, reply.text)
+    assert parts(whole) == parts(reply)
+
+
 async def test_the_official_order_of_bodies(server, output, make_request):
     """The body asks for a stream, and for the tokens in it."""
     asker = Asker(reached("openai/gpt-x", server), output, make_request)
