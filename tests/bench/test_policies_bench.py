@@ -61,7 +61,7 @@ LIMITS = (
     CircuitBreaker(),
     Hedge("p95"),
 )
-ALL = (Retry(3), Repair(2), Timeout(60), Deadline(100), Bulkhead(64), Fallback(MODEL), *LIMITS)
+ALL = (Retry(3), Repair(2), Timeout(60), Deadline(300), Bulkhead(64), Fallback(MODEL), *LIMITS)
 every = defaults.with_(*ALL)
 cached = defaults.with_(Cache("1h"))
 STEPS = {"bare": bare, "defaults": defaults, "every policy": every, "cache hit": cached}
