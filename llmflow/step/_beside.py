@@ -7,6 +7,8 @@ import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anyio import CancelScope
+
 from llmflow.backend import on_asyncio
 
 if TYPE_CHECKING:
@@ -40,11 +42,13 @@ class _AsyncioTask:
     async def stop(self) -> None:
         interrupted: asyncio.CancelledError | None = None
         self._task.cancel()
-        while not self._task.done():
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError as exc:
-                interrupted = exc
+        # anyio repeats a cancellation in every turn of the loop, so from the first one on it is kept out.
+        with CancelScope() as shield:
+            while not self._task.done():
+                try:
+                    await asyncio.wait([self._task])
+                except asyncio.CancelledError as exc:
+                    interrupted, shield.shield = exc, True
         if interrupted is not None:
             raise interrupted
 
