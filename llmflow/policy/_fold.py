@@ -42,18 +42,11 @@ def _wrap_foreign(layer: Declared, proceed: Any, site: Callable[[Declared], Site
             _passing(exc)
             raise
 
-    name = f"policy {type(layer.policy).__name__} of plugin {layer.plugin!r}"
     # llmflow's own policies do not break, and limits that follow each other must see each other to act as one.
-    ours = type(layer.policy).__module__.startswith("llmflow.")
-    try:
-        wrapped = _wrap(layer, proceed if ours else inner, site)
-    except DefinitionError as exc:
-        raise PluginDefinitionError(str(exc), plugin=layer.plugin) from exc
-    except Exception as exc:
-        msg = f"{name} raised {type(exc).__name__} in wrap(): {exc}"
-        raise PluginDefinitionError(msg, plugin=layer.plugin) from exc
-    if ours:
-        return wrapped
+    if type(layer.policy).__module__.startswith("llmflow."):
+        return _contributed(layer, proceed, site)
+    wrapped = _contributed(layer, inner, site)
+    name = _name_of(layer)
     expected = Answer if layer.band.wraps_calls else Reply
 
     async def outer(message: Any) -> Any:
@@ -72,6 +65,21 @@ def _wrap_foreign(layer: Declared, proceed: Any, site: Callable[[Declared], Site
         return outcome
 
     return outer
+
+
+def _contributed(layer: Declared, proceed: Any, site: Callable[[Declared], Site]) -> Any:
+    """Wrap with a policy that a plugin contributed; what is wrong with it is said to be the plugin's."""
+    try:
+        return _wrap(layer, proceed, site)
+    except DefinitionError as exc:
+        raise PluginDefinitionError(str(exc), plugin=layer.plugin) from exc
+    except Exception as exc:
+        msg = f"{_name_of(layer)} raised {type(exc).__name__} in wrap(): {exc}"
+        raise PluginDefinitionError(msg, plugin=layer.plugin) from exc
+
+
+def _name_of(layer: Declared) -> str:
+    return f"policy {type(layer.policy).__name__} of plugin {layer.plugin!r}"
 
 
 _MARK = "__llmflow_passing__"
