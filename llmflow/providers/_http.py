@@ -100,14 +100,19 @@ async def read_pieces(reply: Any, pieces: AsyncIterator[bytes], headers: Mapping
     try:
         async for piece in pieces:
             if await receive(headers, piece):
+                await _wait_for_end(pieces)
                 break
-        with alarm(_PATIENCE):  # for the reply's own end, so that its connection can be used again
-            await _read_to_end(pieces)
     finally:
         with anyio.CancelScope(shield=True):
             await reply.aclose()
             with contextlib.suppress(Exception):  # it is closed, so it ends, and the library's generators with it
                 await _read_to_end(pieces)
+
+
+async def _wait_for_end(pieces: AsyncIterator[bytes]) -> None:
+    """Give a reply a moment to end, so that its connection can be used again; the answer is complete without."""
+    with alarm(_PATIENCE), contextlib.suppress(Exception):  # what breaks now, breaks nothing that counts
+        await _read_to_end(pieces)
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:

@@ -535,11 +535,26 @@ async def test_a_complete_answer_does_not_wait_for_the_end_of_its_connection(nam
     assert 2 == server.connections_opened  # one that has not ended cannot be used again
 
 
+@pytest.mark.parametrize("name", NAMES[:2])
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_complete_answer_survives_the_end_of_its_connection(name, reset, server, text_output, make_request):
+    """A connection that breaks when the provider has said that the answer is complete takes nothing away from it."""
+    server.default = _Open("abcd", ends="reset" if reset else "close")
+    asker = Asker(reached(name, server), text_output, make_request)
+
+    reply = await asker.streamed()
+
+    await asker.provider.aclose()
+    assert "abcd" == reply.text
+    assert 1 == len(server.requests)
+
+
 class _Open:
     """A stream whose events end and whose body does not."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, ends: str = "") -> None:
         self.text = text
+        self.ends = ends
 
     async def send(self, exchange: Any) -> None:
         from llmflow.testing._http_responses import reply_in_dialect
@@ -549,7 +564,13 @@ class _Open:
         head = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
         await exchange.write_head(200, head)
         await exchange.write(b"%x\r\n%s\r\n" % (len(events), events))
-        await exchange.wait_closed()
+        if self.ends == "reset":
+            await anyio.sleep(0.02)  # a reset at once would overtake the bytes
+            exchange.reset()
+        elif self.ends == "close":
+            exchange.close()
+        else:
+            await exchange.wait_closed()
 
 
 async def test_a_tool_call_that_is_no_json_is_the_schemas_to_refuse(output):
