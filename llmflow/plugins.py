@@ -25,12 +25,21 @@ if TYPE_CHECKING:
     from llmflow.ports import CacheStore, Provider
     from llmflow.prices import Price
 
-__all__ = ["GROUP", "PluginInfo", "Registry"]
+__all__ = ["GROUP", "PluginInfo", "Registry", "shown"]
 
 GROUP = "llmflow"
 DISABLE_VARIABLE = "LLMFLOW_DISABLE_PLUGINS"
 
 logger = logging.getLogger("llmflow")
+
+
+def shown(url: object) -> str:
+    """Return a store's address as messages and reports may show it: without the user and password it may hold."""
+    text = url if isinstance(url, str) else repr(url)
+    scheme, slashes, rest = text.partition("://")
+    place, slash, path = rest.partition("/")
+    who, at, host = place.rpartition("@")
+    return f"{scheme}{slashes}{'***' if who else ''}{at}{host}{slash}{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +213,9 @@ class Registry:
             DefinitionError: When no plugin knows its scheme.
             PluginDefinitionError: When two do.
         """
-        found = self._first("llmflow_store", f"the store {url!r}", url=url)
+        found = self._first("llmflow_store", f"the store {shown(url)!r}", url=url)
         if found is None:
-            msg = f"Runtime({option}={url!r}): no plugin supplies this store; built in are 'memory://' and 'sqlite:///path'"
+            msg = f"Runtime({option}={shown(url)!r}): no plugin supplies this store; built in are 'memory://' and 'sqlite:///path'"
             raise DefinitionError(msg)
         return found[1]  # type: ignore[no-any-return]
 

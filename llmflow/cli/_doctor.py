@@ -17,7 +17,7 @@ from llmflow.cli._failures import EXIT_RUN_FAILED
 from llmflow.cli._local_model import INSTALL, LocalModel, find_local_model
 from llmflow.cli._terminal import out_console, table, write_json
 from llmflow.errors import DefinitionError
-from llmflow.plugins import PluginInfo
+from llmflow.plugins import PluginInfo, shown
 from llmflow.runtime import Config, Runtime, read_config
 
 __all__ = ["examine", "show_doctor"]
@@ -42,6 +42,7 @@ _KEYS = {
     "google": ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
 }
 _SETTINGS: Mapping[str, object] = {"default_model": None, "models": {}, "seed": None}
+_STORES = frozenset({"cache", "store"})
 _OLDEST_PYTHON = (3, 11)
 
 
@@ -135,7 +136,20 @@ def _examine_settings(report: Report) -> None:
         said = config.settings.get(name)
         report.settings[name] = {"value": said.value if said else default, "source": said.source if said else "default"}
     for name, said in config.settings.items():
-        report.settings.setdefault(name, {"value": said.value, "source": said.source})
+        value = shown(said.value) if name in _STORES else said.value
+        report.settings.setdefault(name, {"value": value, "source": said.source})
+        if name in _STORES:
+            report.problems += _store_problems(name, said.value, said.source)
+
+
+def _store_problems(option: str, url: str, source: str) -> Iterator[Problem]:
+    """Make a runtime with this store, which opens nothing."""
+    try:
+        Runtime(**{option: url})
+    except DefinitionError as exc:
+        yield Problem(
+            f"{option}, set in {source}: {exc}", "correct the address, or install the plugin that supplies it"
+        )
 
 
 def _examine_plugins(report: Report) -> None:

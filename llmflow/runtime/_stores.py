@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmflow.errors import DefinitionError
+from llmflow.plugins import shown
 
 if TYPE_CHECKING:
     from llmflow.plugins import Registry
@@ -28,9 +29,13 @@ class Stores:
     def __init__(
         self, registry: Registry, *, store: str, cache: str | None, journal: str | None, shared: str | None
     ) -> None:
+        for option, url in (("store", store), ("cache", cache), ("journal", journal), ("shared", shared)):
+            if url is not None and not isinstance(url, str):
+                msg = f"Runtime({option}={url!r}): expected an address, 'memory://' or 'sqlite:///path'"
+                raise DefinitionError(msg)
         for option, url in (("journal", journal), ("shared", shared)):
             if url not in (None, _MEMORY):
-                msg = f"Runtime({option}={url!r}): no plugin supplies this store; built in is {_MEMORY!r}"
+                msg = f"Runtime({option}={shown(url)!r}): no plugin supplies this store; built in is {_MEMORY!r}"
                 raise DefinitionError(msg)
         option, url = ("store", store) if cache is None else ("cache", cache)
         if cache is not None and store != _MEMORY:

@@ -135,6 +135,17 @@ def test_doctor_says_where_settings_come_from(llmflow, home, monkeypatch):
     assert "default" == settings["models"]["source"]
 
 
+@pytest.mark.parametrize("variable", ["LLMFLOW_STORE", "LLMFLOW_CACHE"])
+def test_doctor_finds_a_store_that_nobody_supplies(llmflow, monkeypatch, variable):
+    """The first call would fail for it. S2: the password in the address is not shown."""
+    monkeypatch.setenv(variable, "redis://me:s3cret@db.example/0")
+    plain, as_json = llmflow("doctor"), llmflow("doctor", "--json")
+
+    assert 1 == plain.code == as_json.code
+    assert "s3cret" not in plain.out + as_json.out
+    assert variable in json.loads(as_json.out)["problems"][0]["problem"]
+
+
 def test_doctor_never_shows_a_key(llmflow, monkeypatch):
     """A key is present or not."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")

@@ -751,3 +751,19 @@ async def test_a_file_that_is_just_being_made_is_ours(store, path, clock):
 
     assert (True, content) == (await made.get("k") is not None, path.read_bytes())
     made.close()
+
+
+@pytest.mark.parametrize("option", ["store", "cache", "journal", "shared"])
+def test_s2_the_password_in_an_address_is_in_no_message(option):
+    """S2: the address of a store that nobody supplies is named without who logs in to it."""
+    with pytest.raises(DefinitionError) as caught:
+        Runtime(**{option: "redis://me:s3cret@db.example/0"})
+
+    assert f"Runtime({option}='redis://***@db.example/0'): no plugin supplies this store" in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["store", "cache"])
+def test_a_path_is_no_address(option, tmp_path):
+    """The message says what an address looks like, instead of blaming the plugin that is asked first."""
+    with pytest.raises(DefinitionError, match=rf"Runtime\({option}=.*\): expected an address, .*'sqlite:///path'"):
+        Runtime(**{option: tmp_path / "answers.db"})
