@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from llmflow.backend import Wakeup, loop_token
 from llmflow.context import blocked_loop
-from llmflow.errors import DeadlineExceeded, ProviderTimeout, Rejected
+from llmflow.errors import DeadlineExceeded, ProviderTimeout
 from llmflow.policy import State
 
 __all__ = ["Flight", "Flights", "Landed", "Seat", "copied"]
@@ -158,12 +158,15 @@ class Flights:
 
 
 def _is_its_own(error: BaseException, requests: int) -> bool:
-    """Whether a leader failed for a reason that the others need not share: nothing was asked, or its time was up."""
+    """Whether a leader failed for a reason that the others need not share: nothing was asked, or its time was up.
+
+    One that a limit stopped half way has asked: if each of the others did the same, they would be as many requests.
+    """
     if requests == 0 or not isinstance(error, Exception):
         return True
     if isinstance(error, ProviderTimeout):
         return error.cut
-    return isinstance(error, Rejected | DeadlineExceeded)
+    return isinstance(error, DeadlineExceeded)
 
 
 def copied(error: E) -> E:

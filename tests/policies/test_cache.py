@@ -13,6 +13,9 @@ from pydantic import BaseModel
 
 from llmflow import (
     BadRequest,
+    Band,
+    Budget,
+    BudgetExceeded,
     Cache,
     ContentFiltered,
     Deadline,
@@ -451,24 +454,51 @@ async def test_a_leader_whose_time_is_up_hands_over(asking):
     assert (1, ["fine"] * 10, 2) == (len(failures), values, len(model.requests))
 
 
+class Full:
+    """A limiter in front of the provider that refuses the first few."""
+
+    band = Band.BULKHEAD
+
+    def __init__(self, refusals):
+        self.refusals = refusals
+
+    def wrap(self, proceed, site, /):
+        async def limit(request):
+            await anyio.sleep(0.1)
+            if self.refusals:
+                self.refusals -= 1
+                raise QueueFull("full")
+            return await proceed(request)
+
+        return limit
+
+
 async def test_a_leader_that_sends_nothing_hands_over(asking):
     """A limiter that refuses the leader need not refuse the next one."""
-    refusals = [QueueFull("full"), QueueFull("full"), QueueFull("full"), QueueFull("full")]
+    model = scripted(after(0.1, "fine"))
 
-    async def answer(request):
-        await anyio.sleep(0.1)
-        if refusals:
-            raise refusals.pop()
-        return "fine"
+    results = await gathered(10, asking(model, Cache("1h"), Full(4)))
 
-    ask = asking(Model("fake/one", handler=answer), Cache("1h"))
-
-    results = await gathered(10, ask)
-
-    assert (4, 6) == (
+    assert (4, 6, 1) == (
         sum(isinstance(one, QueueFull) for one in results),
         sum(getattr(one, "value", None) == "fine" for one in results),
+        len(model.requests),
     )
+
+
+@pytest.mark.parametrize(
+    ("policies", "requests"),
+    [((Budget(calls=1, per="call"), Retry(3, wait_initial=0.01)), 3), ((Budget(calls=2, per="call"),), 2)],
+)
+async def test_leaders_that_a_limit_stops_half_way_are_few(policies, requests, asking):
+    """K1: who was refused its retry or re-ask has sent something: the others do not each do the same."""
+    answer = (lambda request: ProviderUnavailable("503")) if requests == 3 else "not a number"
+    model = scripted(default=after(0.1, answer))
+
+    results = await gathered(100, asking(model, Cache("1h"), *policies, returns=int))
+
+    assert requests == len(model.requests)
+    assert [BudgetExceeded] * 100 == [type(one) for one in results]
 
 
 async def test_a_follower_s_own_check_decides(asking):
