@@ -145,7 +145,7 @@ def _examine_settings(report: Report) -> None:
 def _store_problems(option: str, url: str, source: str) -> Iterator[Problem]:
     """Make a runtime with this store, which opens nothing."""
     try:
-        Runtime(**{option: url})
+        _ = Runtime(store=url) if option == "store" else Runtime(cache=url)
     except DefinitionError as exc:
         yield Problem(
             f"{option}, set in {source}: {exc}", "correct the address, or install the plugin that supplies it"

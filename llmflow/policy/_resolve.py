@@ -46,6 +46,9 @@ def check_policies(policies: Iterable[object], owner: str) -> tuple[Any, ...]:
     Raises:
         DefinitionError: Naming `owner`, the value, and what was probably meant.
     """
+    if not isinstance(policies, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # a program may give one bare
+        msg = f"{owner} is given {policies!r} as its policies; write a list: [{policies!r}]"
+        raise DefinitionError(msg)
     checked: list[Any] = []
     kinds: set[type[Any]] = set()
     for policy in policies:

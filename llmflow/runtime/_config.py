@@ -22,6 +22,7 @@ _KNOWN: Mapping[str, type[Any]] = {
     "seed": int,
     "store": str,
 }
+_WORDS: Mapping[type[Any], str] = {str: "text", dict: "a table", int: "a whole number"}
 T = TypeVar("T")
 
 _FROM_ENVIRONMENT = ("cache", "default_model", "seed", "store")
@@ -100,7 +101,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
         msg = f"{where}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}"
         raise DefinitionError(msg)
     if not isinstance(value, kind) or isinstance(value, bool):
-        msg = f"{where}: {name} is {value!r}, expected {kind.__name__}"
+        msg = f"{where}: {name} is {value!r}, expected {_WORDS[kind]}"
         raise DefinitionError(msg)
     return value
 

@@ -47,6 +47,9 @@ def plan(
         TypeError: For inputs that are not the target's parameters.
     """
     _check(target, prompt_tokens)
+    if inputs is not None and not isinstance(inputs, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        msg = f"plan: inputs is {type(inputs).__name__}, expected the arguments by name, such as {{'message': ...}}"
+        raise DefinitionError(msg)
     known = None if inputs is None else target.inputs((), dict(inputs))
     return _Planner(runtime or runtimes.current(), prompt_tokens, known).plan(target)
 

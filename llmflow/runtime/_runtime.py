@@ -395,6 +395,11 @@ def _is_local(*functions: Any) -> bool:
 
 
 def _check_prices(prices: Mapping[str, Price]) -> dict[str, Price]:
+    if not isinstance(prices, Mapping):
+        msg = (
+            f"Runtime(prices={prices!r}): expected a dict such as {{'openai/gpt-5-mini': Price(input=..., output=...)}}"
+        )
+        raise DefinitionError(msg)
     for name, price in prices.items():
         if not isinstance(price, Price):
             msg = f"Runtime(prices=...): the price of {name!r} is {price!r}, expected Price(input=..., output=...)"

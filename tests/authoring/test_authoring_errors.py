@@ -648,3 +648,22 @@ def test_a_template_that_uses_self_is_refused():
             def question(self, text: str) -> str:
                 """{{ self.tone }} {{ text }}"""
                 return prompt()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Model("openai/a", price=3), r"model 'openai/a': price is 3, expected Price\(input="),
+        (lambda: Model("openai/a", price={"input": 1}), r"price is \{'input': 1\}, expected Price"),
+        (lambda: Runtime(prices=[3]), r"Runtime\(prices=\[3\]\): expected a dict"),
+        (lambda: Runtime(policies=Retry(2)), r"the runtime is given Retry\(.* as its policies; write a list: \["),
+        (
+            lambda: plan(step(SILENT)(returning(str)), inputs="hello"),
+            r"plan: inputs is str, expected the arguments by name",
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_named_where_it_is_given(make: Callable[[], object], says: str) -> None:
+    """Not later, by an AttributeError of llmflow's own."""
+    with pytest.raises(DefinitionError, match=says):
+        make()

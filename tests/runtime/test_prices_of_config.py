@@ -75,7 +75,7 @@ def test_prices_are_a_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.llmflow]\nprices = 3\n", encoding="utf-8")
 
-    with pytest.raises(DefinitionError, match="prices is 3, expected dict"):
+    with pytest.raises(DefinitionError, match="prices is 3, expected a table"):
         read_config()
 
 
