@@ -11,6 +11,8 @@ from llmflow.prices import dollars, nanos
 
 __all__ = ["annotate", "explained", "say_where", "total_cost", "total_usage"]
 
+_NOTHING = Decimal(0)
+
 
 def total_usage(attempts: Sequence[Attempt]) -> Usage | None:
     """Add up what the attempts used, None when none of them said."""
@@ -21,12 +23,14 @@ def total_usage(attempts: Sequence[Attempt]) -> Usage | None:
 
 
 def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
-    """Add up what the attempts cost, None as soon as one is unknown."""
+    """Add up what the attempts cost, None as soon as one is unknown; where nothing was sent, nothing was paid."""
     if len(attempts) == 1:
         return attempts[0].cost_usd
+    if not attempts:
+        return _NOTHING
     costs = [one.cost_usd for one in attempts]
     known = [nanos(cost) for cost in costs if cost is not None]  # the caller's decimal context may round
-    return dollars(sum(known)) if costs and len(known) == len(costs) else None
+    return dollars(sum(known)) if len(known) == len(costs) else None
 
 
 def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attempt], *, again: bool = False) -> None:

@@ -5,12 +5,29 @@ from __future__ import annotations
 import dataclasses
 import gc
 import warnings
+from decimal import Decimal
 from typing import ClassVar
 
 import anyio
 import pytest
 
-from llmflow import Band, DefinitionError, Model, ProviderUnavailable, Retry, Runtime, flow, prompt, step, task
+from llmflow import (
+    Band,
+    Budget,
+    BudgetExceeded,
+    DefinitionError,
+    Model,
+    Price,
+    ProviderUnavailable,
+    Retry,
+    Runtime,
+    Usage,
+    flow,
+    hookimpl,
+    prompt,
+    step,
+    task,
+)
 from llmflow.testing import scripted
 
 pytestmark = pytest.mark.anyio
@@ -154,3 +171,27 @@ def test_positional_only_parameters_are_refused():
         @step(scripted())
         def ask(text: str, /) -> str:
             return prompt(text)
+
+
+async def test_a_call_that_sent_nothing_cost_nothing():
+    """V5, B4: a refusal before any request costs $0, which is known; None would say that nobody knows."""
+    told = []
+
+    class Listener:
+        @hookimpl
+        def llmflow_call_finished(self, event):
+            told.append(event.cost_usd)
+
+    model = scripted(default="fine", price=Price(input=0, output=10), usage=Usage(input_tokens=1, output_tokens=1000))
+
+    @step(model, Budget("0.015", per="total"), params={"max_tokens": 1000})
+    def question(word: str) -> str:
+        return prompt(word)
+
+    with Runtime(plugins=[Listener()]):
+        await question("a")
+        with pytest.raises(BudgetExceeded) as caught:
+            await question("b")
+
+    assert ((), Decimal(0)) == (caught.value.attempts, caught.value.cost_usd)
+    assert [Decimal("0.01"), Decimal(0)] == told
