@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from llmflow.cli._failures import EXIT_INTERRUPTED, Failure
+from llmflow.cli._notices import notices
 from llmflow.cli._terminal import show_failure
 
 __all__ = ["guarded"]
@@ -26,7 +27,8 @@ def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, debug: bool = False, **options: Any) -> None:
         try:
-            code = command(*args, **options)
+            with notices(quiet=bool(options.get("quiet"))):
+                code = command(*args, **options)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:

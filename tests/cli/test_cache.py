@@ -94,3 +94,31 @@ def test_a_file_that_cannot_be_read_is_said(shell, home):
 
     assert 2 == ran.code
     assert "cannot be used: file is not a database" in ran.err
+
+
+def test_a_cache_that_cannot_be_written_is_told_of_in_a_line(shell, home):
+    """K7: the call goes on, and the person in front of it hears why the next one will be paid for again."""
+    (home / "taken").write_text("a file where a folder is needed", encoding="utf-8")
+    cache = f"sqlite:///{home / 'taken' / 'answers.db'}"
+    told, quiet = (
+        shell("run", "cached.py:reply", "--input", "x", *options, LLMFLOW_CACHE=cache) for options in ((), ("--quiet",))
+    )
+
+    assert (0, 0) == (told.code, quiet.code)
+    assert "warning: the cache " in told.err
+    assert "calls go on without it\n" in told.err
+    assert "asked\n" == quiet.err
+
+
+def test_a_warning_of_llmflow_is_a_line_without_its_source(shell, home):
+    """Where in llmflow it was raised helps nobody; what another library warns of is left as it is."""
+    poor = PROGRAM.replace("prompt, step", "prompt, step, Budget, Price").replace(
+        'handler=answer), Cache("1h")', 'handler=answer, price=Price(input=1, output=1)), Budget("0.000001")'
+    )
+    (home / "poor.py").write_text(poor + "\nimport warnings\nwarnings.warn('of another', stacklevel=1)\n", "utf-8")
+    told = shell("plan", "poor.py:reply").err
+
+    assert "\nwarning: step 'reply': budget 'step:reply' (per run) of $0.000001 cannot pay" in told
+    assert "_fold.py" not in told
+    assert "poor.py:" in told
+    assert "UserWarning: of another" in told
