@@ -35,7 +35,7 @@ class Retry(Options):
     the last try, and none that would outlast the deadline: then the failure leaves at once.
 
     A provider that is down is not asked three times as often: all steps that ask one model over one connection share a
-    bucket of 40 retries, each ask puts a fifth of one back, and when it is empty a failure leaves at once.
+    bucket of 40 retries, each answer puts a fifth of one back, and when it is empty a failure leaves at once.
 
     Args:
         attempts: Tries of one ask in all, the first one included.
@@ -71,11 +71,9 @@ class Retry(Options):
         bucket = self._bucket(site)
 
         async def retry(request: Request) -> Reply:
-            if bucket is not None:
-                bucket.deposit()
             while True:
                 try:
-                    return await proceed(request)
+                    reply = await proceed(request)
                 except Exception as error:
                     if request.attempt >= last or not self._passes(error):
                         raise
@@ -86,6 +84,10 @@ class Retry(Options):
                         _throttled(request, error)
                         raise
                     _announce(site, request, wait, error)
+                else:
+                    if bucket is not None:
+                        bucket.deposit()
+                    return reply
                 await clock.sleep(wait)
                 request = replace(request, attempt=request.attempt + 1)
 

@@ -15,11 +15,11 @@ __all__ = ["RetryBucket"]
 CAPACITY = 40.0
 """So many callers that fail in the same moment are all retried: a provider that hiccups once is not a dead one."""
 DEPOSIT = 0.2
-"""What each ask adds. In the long run every fifth ask may be retried once, so retries add a fifth to the load."""
+"""What each answer adds. In the long run there is one retry for five answers, and none for a provider that is dead."""
 
 
 class RetryBucket:
-    """A bucket of retries: each ask puts a fifth of one in, each retry takes one out.
+    """A bucket of retries: each answer puts a fifth of one in, each retry takes one out.
 
     It needs no clock: what a provider can bear is a share of what it is asked, not a number by the minute.
     """
@@ -35,7 +35,7 @@ class RetryBucket:
         """How many retries were not made."""
 
     def deposit(self) -> None:
-        """Take note of an ask."""
+        """Take note of an answer."""
         if self._tokens >= CAPACITY:  # as it is nearly always
             return
         with self._lock:
