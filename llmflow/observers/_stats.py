@@ -58,7 +58,7 @@ class StepStats:
         hits: Calls that took no request of their own: a cache or another call had the answer.
         throttled: Retries that were not made because too many of the connection's requests were retries.
         waited_s: Seconds that the calls waited in limits, budgets and queues.
-        cost_usd: Dollars of the calls whose cost is known; `unpriced` calls are not in it.
+        cost_usd: Dollars of all requests whose cost is known; `unpriced` calls have a request that is not in it.
         saved_usd: Dollars that the hits had cost when they were asked for, as far as that is known.
     """
 
@@ -150,14 +150,13 @@ class _Money:
         self.calls = self.hits = self.cost = self.saved = self.unpriced = 0
 
     def spend(self, cost: Decimal | None) -> None:
-        if cost is None:
-            self.unpriced += 1
-        else:
+        if cost is not None:
             self.cost += nanos(cost)
 
     def add(self, event: CallFinished) -> None:
+        """Count a call. Its requests were spent one by one: a sum with an unknown part has none, but its parts have."""
         self.calls += 1
-        self.spend(event.cost_usd)
+        self.unpriced += event.cost_usd is None
         if event.cached:
             self.hits += 1
             self.saved += 0 if event.saved_usd is None else nanos(event.saved_usd)
@@ -203,6 +202,7 @@ class _Tally:
     def add_attempt(self, event: AttemptFinished) -> None:
         self._add(event)
         self.money.spend(event.cost_usd)
+        self.money.unpriced += event.cost_usd is None
         self.counts["attempts"] += 1
         self.counts["hedges"] += event.hedge
         if event.first_token_s is not None:
@@ -277,6 +277,10 @@ class StatsObserver:
                     self._tenant(event.tenant).add(event)
             elif isinstance(event, AttemptFinished):
                 self._models[event.model].add_attempt(event)
+                if event.cost_usd:
+                    self._steps[event.step].money.spend(event.cost_usd)
+                    if event.tenant is not None:
+                        self._tenant(event.tenant).spend(event.cost_usd)
             else:
                 name = "retries" if isinstance(event, RetryScheduled) else "fallbacks"
                 self._steps[event.step].counts[name] += 1

@@ -46,7 +46,21 @@ def test_hits_and_what_they_saved_are_counted_by_step():
         "triage"
     ]
 
-    assert (4, 2, Decimal("0.003"), Decimal("0.006")) == (step.calls, step.hits, step.saved_usd, step.cost_usd)
+    assert (4, 2, Decimal("0.003")) == (step.calls, step.hits, step.saved_usd)
+
+
+def test_b4_what_is_known_of_a_call_with_an_unknown_part_is_in_every_sum():
+    """B4: beside a loser of a hedge whose cost nobody knows, the winner is paid for, and steps, tenants and models agree."""
+    paid = Decimal("0.003")
+    stats = counted(
+        attempt(tenant="acme", cost_usd=paid),
+        attempt(tenant="acme", cost_usd=None, outcome="cancelled", hedge=True),
+        call(tenant="acme", cost_usd=None, attempts=2),
+    )
+    step, tenant, model = stats.steps["triage"], stats.tenants["acme"], stats.models["acme/large"]
+
+    assert paid == step.cost_usd == tenant.cost_usd == model.cost_usd
+    assert 1 == step.unpriced == tenant.unpriced == model.unpriced
 
 
 def test_waits_and_retries_that_were_not_made_are_counted_by_step():
@@ -59,6 +73,8 @@ def test_waits_and_retries_that_were_not_made_are_counted_by_step():
 def test_money_is_counted_by_tenant():
     """Calls for nobody in particular are in no tenant's."""
     tenants = counted(
+        attempt(tenant="acme", cost_usd=Decimal("0.003")),
+        attempt(cost_usd=Decimal("0.003")),
         call(tenant="acme"),
         call(tenant="acme", cached=True, cost_usd=Decimal(0), saved_usd=Decimal("0.003")),
         call(tenant="zeta", cost_usd=None),
@@ -89,14 +105,15 @@ def test_first_tokens_and_hedges_are_counted_by_model():
 def test_b4_sums_are_exact_in_any_decimal_context():
     """B4: a program that computes with two digits still has every nano-dollar counted."""
     with localcontext(Context(prec=2)):
-        stats = counted(*[call(cost_usd=Decimal("0.000000123"), tenant="acme")] * 1001)
+        stats = counted(*[attempt(cost_usd=Decimal("0.000000123"), tenant="acme")] * 1001)
 
     assert Decimal("0.000123123") == stats.steps["triage"].cost_usd == stats.tenants["acme"].cost_usd
 
 
 def test_a_snapshot_is_fit_for_json():
     """Decimals as text."""
-    plain = json.loads(json.dumps(counted(call(tenant="acme"), attempt(first_token_s=0.5)).to_dict()))
+    request = attempt(first_token_s=0.5, tenant="acme", cost_usd=Decimal("0.003"))
+    plain = json.loads(json.dumps(counted(request, call(tenant="acme")).to_dict()))
 
     assert "0.003" == plain["tenants"]["acme"]["cost_usd"]
     assert 0.5 == plain["models"]["acme/large"]["first_token_s"]["p50"]
