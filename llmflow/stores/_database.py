@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llmflow.stores._files import file_id, make_private, set_aside
+from llmflow.stores._files import file_id, make_file, make_private, set_aside
 
 __all__ = ["Connect", "Database", "NotOurs"]
 
@@ -60,12 +60,13 @@ class Database:
                 return None
         except FileNotFoundError:
             return None
-        make_private(self.path)
+        make_file(self.path)
         connection = self._open(_READ_PATIENCE)
         try:
             connection.text_factory = bytes
             connection.execute("PRAGMA query_only = ON")
             self._check_version(connection)
+            make_private(self.path)  # only now, as it is ours
         except BaseException:
             close(connection)
             raise
@@ -73,7 +74,7 @@ class Database:
 
     def open_writer(self) -> Any:
         """Return a connection that may write, the file and its tables made if need be."""
-        make_private(self.path)
+        make_file(self.path)
         connection = self._open(_WRITE_PATIENCE)
         try:
             self._check_version(connection)  # before anything of it is changed
@@ -85,7 +86,7 @@ class Database:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
-            make_private(self.path)  # what SQLite has put beside it
+            make_private(self.path)  # with what SQLite has put beside it
         except BaseException:
             close(connection)
             raise

@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["NotPrivate", "file_id", "make_private", "set_aside"]
+__all__ = ["NotPrivate", "file_id", "make_file", "make_private", "set_aside"]
 
 _BESIDE = ("-wal", "-shm")
 """What SQLite keeps beside a database."""
@@ -20,8 +20,8 @@ class NotPrivate(OSError):
     """A file could be read or replaced by somebody else."""
 
 
-def make_private(path: Path) -> None:
-    """Make sure that there is a file, with folders for it, that only its owner can read.
+def make_file(path: Path) -> None:
+    """Make sure that there is a file, with folders for it; a new one is its owner's alone, another stays as it is.
 
     Raises:
         NotPrivate: For a link, something that is no file, or a file of somebody else.
@@ -31,10 +31,24 @@ def make_private(path: Path) -> None:
     # Not opened when it exists: closing any descriptor of a file gives up the locks that SQLite holds on it.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE))
-    _check(path)
+    _rights_of(path)
     for suffix in _BESIDE:
         with suppress(FileNotFoundError):
-            _check(path.with_name(path.name + suffix))
+            _rights_of(path.with_name(path.name + suffix))
+
+
+def make_private(path: Path) -> None:
+    """Take everybody else's rights to a file, and to what SQLite keeps beside it, away.
+
+    Raises:
+        NotPrivate: As `make_file`.
+        OSError: When it cannot be done.
+    """
+    for suffix in ("", *_BESIDE):
+        one = path.with_name(path.name + suffix)
+        with suppress(FileNotFoundError):
+            if _rights_of(one) != _PRIVATE:
+                one.chmod(_PRIVATE)
 
 
 def _make_folders(folder: Path) -> None:
@@ -49,8 +63,8 @@ def _make_folders(folder: Path) -> None:
             one.chmod(0o700)
 
 
-def _check(path: Path) -> None:
-    """Refuse what somebody may have put there, and take everybody else's rights away."""
+def _rights_of(path: Path) -> int:
+    """Return who may do what with a file, refusing what somebody may have put there."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         msg = f"{path} is not a regular file"
@@ -58,8 +72,7 @@ def _check(path: Path) -> None:
     if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
         msg = f"{path} belongs to somebody else"
         raise NotPrivate(msg)
-    if stat.S_IMODE(found.st_mode) != _PRIVATE:
-        path.chmod(_PRIVATE)
+    return stat.S_IMODE(found.st_mode)
 
 
 def file_id(path: Path) -> tuple[int, int] | None:

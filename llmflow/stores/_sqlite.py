@@ -91,7 +91,7 @@ class SqliteCache:
             DefinitionError: When it names no file.
         """
         name = url.removeprefix("sqlite:///")
-        if name in ("", url) or name.startswith(":") or "?" in name or name.endswith("/"):
+        if name in ("", url) or name.startswith(":") or "?" in name or "\0" in name or name.endswith("/"):
             msg = f"the store {url!r} names no file; write 'sqlite:///relative.db' or 'sqlite:////absolute/path.db'"
             raise DefinitionError(msg)
         return cls(Path(name).absolute(), clock)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from llmflow.stores._files import NotPrivate, file_id, make_private, set_aside
+from llmflow.stores._files import NotPrivate, file_id, make_file, make_private, set_aside
 from llmflow.stores._writer import Writer, _flush_all
 
 
@@ -19,8 +19,9 @@ def test_a_file_of_somebody_else_is_refused(tmp_path, monkeypatch):
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
 
-    with pytest.raises(NotPrivate, match="belongs to somebody else"):
-        make_private(path)
+    for check in (make_file, make_private):
+        with pytest.raises(NotPrivate, match="belongs to somebody else"):
+            check(path)
 
 
 def test_a_corrupt_file_that_cannot_be_renamed_is_left(tmp_path, monkeypatch):

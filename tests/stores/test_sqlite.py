@@ -202,7 +202,15 @@ async def test_a_store_that_closes_opens_again(store):
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///folder/", "sqlite:///a.db?mode=ro"]
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///folder/",
+        "sqlite:///a.db?mode=ro",
+        "sqlite:///a\0.db",
+    ],
 )
 def test_an_address_without_a_file_is_refused(url):
     """Where the runtime is made, naming it."""
@@ -336,17 +344,19 @@ async def test_a_row_that_somebody_planted(store, path, caplog, entry):
 
 
 async def test_the_database_of_another_program_is_left_alone(store, path, caplog):
-    """Its tables are not ours to change."""
+    """Its tables are not ours to change, and neither is who may read it."""
     path.parent.mkdir()
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE cache (mine)")
     connection.close()
+    path.chmod(0o664)
     before = path.read_bytes()
 
     await store.put("k", b"{}", seconds=10)
     store.close()
 
     assert (None, before) == (await store.get("k"), path.read_bytes())
+    assert 0o664 == stat.S_IMODE(path.stat().st_mode)
     assert 1 == len(warnings(caplog))
     assert "it is the database of another program" in warnings(caplog)[0]
 
