@@ -193,9 +193,10 @@ async def _wake_up() -> None:
 
 
 def _loading(local: LocalModel, *, quiet: bool) -> AbstractContextManager[object]:
-    message = f"loading {_LOCAL}" if local.weights else f"fetching the weights of {_LOCAL}: 93 MB, this once"
+    there = local.weights is not None or bool(local.problem)  # with a problem nothing is fetched, and it is told next
+    message = f"loading {_LOCAL}" if there else f"fetching the weights of {_LOCAL}: 93 MB, this once"
     if is_live(quiet=quiet):
         return error_console().status(message)
-    if local.weights is None and not quiet:
+    if not there and not quiet:
         say(message)
     return nullcontext()

@@ -55,7 +55,7 @@ def _models(stats: Stats) -> Table:
         made.add_row(
             name,
             f"{one.attempts:,}",
-            f"{sum(one.errors.values()):,}",
+            f"{sum(number for kind, number in one.errors.items() if kind != 'cancelled'):,}",  # losers of hedges are
             seconds(one.latency_s.p95),
             tokens(one.input_tokens + one.output_tokens),
             dollars(one.cost_usd, one.unpriced),
@@ -81,7 +81,9 @@ def state_line(state: State) -> str | None:
         return f"budget {state.name}: {_spent(state)}"
     if state.kind == "rate_limit":
         used = [
-            f"{values[unit]} of {values[f'{unit}_limit']} {unit}" for unit in ("requests", "tokens") if unit in values
+            f"{values[unit]:,} of {values[f'{unit}_limit']:,} {unit}"
+            for unit in ("requests", "tokens")
+            if unit in values
         ]
         return f"rate limit {state.name}: {', '.join(used)} in {seconds(_number(values['per_s']))}, {values['waiting']} waiting"
     return None
@@ -96,7 +98,8 @@ def _spent(state: State) -> str:
         elif cap is not None:
             said.append(f"{settled:,} of {cap:,} {unit}")
     per = values["per"]
-    return f"{', '.join(said)} spent {'in total' if per == 'total' else f'this {per}'}"
+    when = "in total" if per == "total" else f"this {per}, by this process"  # one before it has counted for itself
+    return f"{', '.join(said)} spent {when}"
 
 
 def _number(value: object) -> float:

@@ -123,6 +123,7 @@ def plain_attempt(attempt: Attempt) -> dict[str, Any]:
         "output_tokens": usage.output_tokens if usage else None,
         "cost_usd": None if attempt.cost_usd is None else str(attempt.cost_usd),
         "status": attempt.status,
+        "hedge": attempt.hedge,
     }
 
 

@@ -102,7 +102,15 @@ def plain_result(result: Result[Any]) -> dict[str, Any]:
         "saved_usd": None if result.saved_usd is None else str(result.saved_usd),
         "attempts": [plain_attempt(one) for one in result.attempts],
         "calls": [
-            {"step": call.step, "model": call.model, "attempts": len(call.attempts), "repaired": call.repaired}
+            {
+                "step": call.step,
+                "model": call.model,
+                "attempts": len(call.attempts),
+                "repaired": call.repaired,
+                "cost_usd": None if call.cost_usd is None else str(call.cost_usd),
+                "cached": call.cached,
+                "saved_usd": None if call.saved_usd is None else str(call.saved_usd),
+            }
             for call in result.calls
         ],
     }

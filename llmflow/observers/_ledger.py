@@ -43,7 +43,7 @@ class Total:
     """What many rows took together.
 
     Attributes:
-        attempts: Physical requests, `failed` ones among them.
+        attempts: Physical requests. `failed` ones among them are all that have no answer, cancelled ones included.
         hits: Answers that took no request.
         cost_usd: Dollars of the requests whose cost is known; `unpriced` requests are not in it.
         saved_usd: Dollars that the hits had cost when they were asked for, as far as that is known.

@@ -99,6 +99,24 @@ def test_a_single_run_tells_that_it_was_cached(llmflow):
     assert "0.003" == json.loads(ran.out)["saved_usd"]
 
 
+def test_the_loser_of_a_hedge_has_not_failed():
+    """It was cancelled because the other one answered; what the provider did wrong is told apart from that."""
+    ask = ModelStats(attempts=9, errors={"cancelled": 3, "ProviderUnavailable": 1})
+    said = shown(Stats(steps={}, models={"a/b": ask, "c/d": ModelStats(attempts=2)}))
+
+    assert ["9", "1"] == next(line for line in said.splitlines() if line.startswith("a/b")).split()[1:3]
+
+
+def test_json_tells_of_each_step_of_a_flow_what_it_cost_and_saved(llmflow):
+    """What stands in the text for a person is there for a program too."""
+    llmflow("run", "pressed.py:both", "--input", "a")
+    calls = json.loads(llmflow("run", "pressed.py:both", "--input", "b", "--json").out)["calls"]
+
+    assert [("shaky", False, "0.003", None), ("reply", True, "0", "0.003")] == [
+        (one["step"], one["cached"], one["cost_usd"], one["saved_usd"]) for one in calls
+    ]
+
+
 def test_one_step_of_one_model_needs_no_report():
     """The line before it has said all there is."""
     stats = Stats(steps={"triage": StepStats(calls=1)}, models={"a/b": ModelStats(attempts=1)})
@@ -155,7 +173,7 @@ def test_a_full_report_fits_80_columns():
                     "calls_settled": 10,
                 },
             ),
-            "budget day: $1.50 of $5.00, 10 of 1,000 calls spent this day",
+            "budget day: $1.50 of $5.00, 10 of 1,000 calls spent this day, by this process",
         ),
         (State(kind="retries", name="a/b", values={"left": 40.0}), None),
     ],

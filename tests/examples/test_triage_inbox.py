@@ -181,6 +181,7 @@ def test_demo_without_weights_says_what_to_do(demo, monkeypatch, tmp_path):
 
     assert (2, "") == (code, out)
     assert "the embedded model cannot run" in err
+    assert "fetching" not in err
     assert "missing.gguf" in err
 
 
