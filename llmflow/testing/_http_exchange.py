@@ -156,6 +156,9 @@ class Connection(asyncio.Protocol):
                 await self._serve(Exchange(request, self))
             except ConnectionResetError:  # connection_lost follows, and knows whose doing it was
                 continue
+            except Exception:
+                self.transport.abort()  # the test's own function failed; without this its client would wait for ever
+                raise
             self._current = None
 
     async def _read_request(self) -> RecordedRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from decimal import Decimal
@@ -194,14 +195,14 @@ def mutated(chance):
     for _ in range(chance.randint(1, 3)):
         places = [path for path in paths(body) if path]
         if not places:
-            return chance.choice(ODDITIES)
+            return copy.deepcopy(chance.choice(ODDITIES))
         *way, last = chance.choice(places)
         owner = body
         for key in way:
             owner = owner[key]
         action = chance.random()
         if action < 0.7:
-            owner[last] = chance.choice(ODDITIES)
+            owner[last] = copy.deepcopy(chance.choice(ODDITIES))  # what is put in may be changed in its turn
         elif action < 0.9:
             del owner[last]
         elif isinstance(owner, list):
