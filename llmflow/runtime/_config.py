@@ -88,9 +88,16 @@ def _find(start: Path) -> Path | None:
 
 def _table(path: Path) -> Mapping[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
         return {}  # somebody else's file; its own tool will complain
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        if "tool.llmflow" not in text:
+            return {}
+        msg = f"[tool.llmflow] in {path} cannot be read, as the file is no TOML: {exc}"
+        raise DefinitionError(msg) from None  # without its models and prices, other models would be asked
     table: object = document.get("tool", {}).get("llmflow", {})
     return cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
 

@@ -91,3 +91,16 @@ def test_a_runtime_s_prices_are_prices():
     """Two numbers are not one."""
     with pytest.raises(DefinitionError, match="the price of 'a/b' is 3, expected Price"):
         Runtime(prices={"a/b": 3})
+
+
+def test_settings_in_a_broken_file_are_not_passed_over(tmp_path):
+    """Without them the program would ask other models at other prices; a file that says nothing of llmflow is let be."""
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[tool.llmflow]\ndefault_model = "openai/a"\nseed = [\n', encoding="utf-8")
+    with pytest.raises(
+        DefinitionError, match=r"\[tool.llmflow\] in .*pyproject.toml cannot be read, as the file is no TOML: "
+    ):
+        read_config(tmp_path)
+    path.write_text("[project\n", encoding="utf-8")
+
+    assert {} == read_config(tmp_path).settings
