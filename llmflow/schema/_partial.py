@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import AliasChoices, BaseModel, TypeAdapter
+from pydantic import AliasChoices, BaseModel, RootModel, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError, ValidationError, from_json, to_json
 
@@ -139,6 +139,7 @@ class _Readers:
 
     def __init__(self) -> None:
         self._made: dict[Any, Read] = {}
+        self._roots: dict[Any, Read] = {}
 
     def of(self, annotation: Any) -> Read:
         """Return what reads values of a type."""
@@ -149,6 +150,8 @@ class _Readers:
                 return self._of_union(get_args(annotation))
             if origin in (list, tuple):
                 return self._of_items(annotation, origin)
+            if isinstance(origin, type) and issubclass(origin, RootModel):
+                return self._of_root(origin)
             if _has_fields(origin):
                 return self._of_fields(annotation, origin)
         return _Leaf(annotation)
@@ -176,6 +179,17 @@ class _Readers:
             return [one for one in values if one is not _MISSING]
 
         return items
+
+    def _of_root(self, model: type[RootModel[Any]]) -> Read:
+        """A model whose one field is not written: its answer is what stands in it."""
+
+        def read(shown: Any, closed: Any) -> Any:
+            if model not in self._roots:  # not before: the model may have itself inside
+                self._roots[model] = self.of(model.model_fields["root"].annotation)
+            root = self._roots[model](shown, closed)
+            return _MISSING if root is _MISSING else Partial[Any]({"root": root}, model.__name__)
+
+        return read
 
     def _of_fields(self, annotation: Any, origin: Any) -> Read:
         if annotation in self._made:

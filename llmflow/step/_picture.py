@@ -58,9 +58,10 @@ class Picture:
             return value
         if self._output.is_text:
             return value if value != self._shown else None
-        if self._is_behind:
-            return self._view(self._text())
-        return self._view(self._output.dump(value)) if self._shown is None else None
+        last = self._view(self._text()) if self._is_behind else None
+        if self._shown is None:
+            last = self._view(self._output.dump(value))
+        return value if self._shown is None else last  # a validator may make a model of what does not look like one
 
     def text_unless_streamed(self, value: Any) -> str | None:
         """Return the answer as text when no piece of it came: from a cache, or from a body that asked nobody."""

@@ -12,7 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel, model_serializer, model_validator
 
 from llmflow import (
     Bulkhead,
@@ -199,6 +199,53 @@ async def test_a_body_that_asks_nobody_streams_its_value():
 
     async with known.stream("x") as stream:
         assert [Snapshot("X"), Final("X")] == [event async for event in stream.events()]
+
+
+class Tags(RootModel[list[str]]):
+    """A model that is written as a list."""
+
+
+class Tree(RootModel[list["Tree"]]):
+    """A model that is written as a list of itself."""
+
+
+class Tagged(BaseModel):
+    tags: Tags
+    tree: Tree
+
+
+class Point(BaseModel):
+    x: int
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_number(cls, value: Any, handler: Any) -> Any:
+        return handler({"x": value} if isinstance(value, int) else value)
+
+    @model_serializer
+    def _to_number(self) -> int:
+        return self.x
+
+
+async def test_a_root_model_is_shown_as_it_grows():
+    """It is written without its field, and is shown with it, as the value has it."""
+    written = pieces(*(after(0.01, one) for one in ('{"tags": ["a', 'b"], "tr', 'ee": [[], [[', "]]]}")))
+
+    async with asking(scripted(written), returns=Tagged).stream("x") as stream:
+        seen = [snapshot async for snapshot in stream]
+
+        assert ["a"] == seen[0].tags.root
+        assert ["ab"] == seen[-1].tags.root == stream.result.value.tags.root
+        assert [0, 1] == [len(one.root) for one in seen[-1].tree.root]
+
+    async with asking(scripted(pieces(after(0.01, '["a'), after(0.01, '"]'))), returns=Tags).stream("x") as stream:
+        assert [["a"]] == [snapshot.root async for snapshot in stream]
+
+
+async def test_what_does_not_look_like_its_model_is_shown_at_the_end():
+    """A validator may take a number for an object: then the value is the only snapshot, and not none."""
+    async with asking(scripted(pieces("4", "2")), returns=Point).stream("x") as stream:
+        assert [Point(x=42)] == [snapshot async for snapshot in stream]
 
 
 async def test_a_slow_reader_sees_the_newest_snapshot_of_a_model():
