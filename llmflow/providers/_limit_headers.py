@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,11 @@ __all__ = ["limit_headers"]
 
 _PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 _LONGEST_VALUE = 100
+_VALUE = re.compile(
+    r"-?\d[\d.,:+\-TZdhms ]*"  # a number, a duration such as 6m0s, a moment such as 2026-01-27T12:00:00Z
+    r"|[A-Z][a-z]{2,8}, \d{2}[ -][A-Z][a-z]{2}[ -]\d{2,4} [\d:]{8} GMT"  # a date of HTTP
+)
+"""What such a header can say. A gateway may echo anything there, a key too, and nothing else could be made use of."""
 
 
 def limit_headers(headers: Mapping[str, str]) -> dict[str, str] | None:
@@ -18,6 +24,8 @@ def limit_headers(headers: Mapping[str, str]) -> dict[str, str] | None:
     kept = {
         lower: value
         for name, value in headers.items()
-        if (lower := name.lower()).startswith(_PREFIXES) and len(value) <= _LONGEST_VALUE
+        if (lower := name.lower()).startswith(_PREFIXES)
+        and len(value) <= _LONGEST_VALUE
+        and _VALUE.fullmatch(value) is not None
     }
     return kept or None
