@@ -150,8 +150,8 @@ class _Readers:
                 return self._of_union(get_args(annotation))
             if origin in (list, tuple):
                 return self._of_items(annotation, origin)
-            if isinstance(origin, type) and issubclass(origin, RootModel):
-                return self._of_root(origin)
+            if _is_root(origin):
+                return self._of_root(annotation)
             if _has_fields(origin):
                 return self._of_fields(annotation, origin)
         return _Leaf(annotation)
@@ -180,7 +180,7 @@ class _Readers:
 
         return items
 
-    def _of_root(self, model: type[RootModel[Any]]) -> Read:
+    def _of_root(self, model: Any) -> Read:
         """A model whose one field is not written: its answer is what stands in it."""
 
         def read(shown: Any, closed: Any) -> Any:
@@ -250,6 +250,10 @@ def _has_fields(kind: Any) -> bool:
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _is_root(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, RootModel)
 
 
 def _fields_of(kind: Any) -> Iterator[tuple[str, str, Any]]:
