@@ -89,14 +89,17 @@ class Pot:
     def turn(self, now: float) -> None:
         """Go on to the period of `now`.
 
-        A wall clock that was set back, over the start of the period even, does not give anybody a second budget: what
-        was settled then counts in the period it went back to.
+        A wall clock that was set back over the start of the period does not give anybody a second budget: both periods
+        are one then. Set back further, it was wrong before, and what was settled counts in the period it went back to.
         """
         if self.terms.period is None or self.since <= now < self.until:
             return
+        begin, end = self.terms.period(now)
         if now >= self.until:
             self.usd = self.tokens = self.calls = 0
-        self.since, self.until = self.terms.period(now)
+        elif end == self.since:
+            end = self.until
+        self.since, self.until = begin, end
 
     def hold(self, usd: int, tokens: int) -> None:
         """Reserve the worst case of a request."""

@@ -983,15 +983,30 @@ async def test_days_and_months_begin_at_midnight_utc(per, last, first, next_end,
 
 
 async def test_a_clock_set_back_gives_no_second_budget(asking):
-    """The day that is spent stays spent when the machine's clock goes back over midnight."""
+    """The day that is spent stays spent when the machine's clock goes back over midnight, and when it is midnight again."""
     clock = WallClock(100 * DAY + 5)
     async with Runtime(clock=clock):
         ask = asking(paid(default="fine"), Budget("0.01", per="day"))
         await ask("x")
-        clock.now = 100 * DAY - 5
+        for moment in (100 * DAY - 5, 100 * DAY + 5, 101 * DAY - 1):
+            clock.now = moment
+            with pytest.raises(BudgetExceeded):
+                await ask("x")
+        clock.now = 101 * DAY
+
+        assert "fine" == await ask("x")
+
+
+async def test_a_clock_that_was_wrong_by_days_does_not_end_a_budget_for_days(asking):
+    """Set back by more than a day, the spent budget begins anew at the next midnight, not when the wrong day is over."""
+    clock = WallClock(100 * DAY + 5)
+    async with Runtime(clock=clock):
+        ask = asking(paid(default="fine"), Budget("0.01", per="day"))
+        await ask("x")
+        clock.now = 50 * DAY + 5
         with pytest.raises(BudgetExceeded):
             await ask("x")
-        clock.now = 100 * DAY + 5
+        clock.now = 51 * DAY
 
         assert "fine" == await ask("x")
 

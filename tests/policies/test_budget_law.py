@@ -49,7 +49,7 @@ class Accounts(RuleBasedStateMachine):
         self.settled = [[0, 0, 0] for _ in CAPS]
         self.held: list[Asked] = []
         self.line: list[Asked] = []
-        self.day = 10
+        self.days = (10, 10)
 
     # -- the model -----------------------------------------------------------------------------------------------------
 
@@ -154,8 +154,11 @@ class Accounts(RuleBasedStateMachine):
     def jump(self, days):
         """The wall clock goes on, or is set back, by whole days."""
         self.now += days * DAY
-        if days > 0:
+        today, (first, last) = int(self.now // DAY), self.days
+        if today > last:
             self.settled[2] = [0, 0, 0]
+        if not first <= today <= last:  # set back by one day, both are one; by more, it was wrong before
+            self.days = (today, last if today == first - 1 else today)
         self.serve(range(3))
 
         self.purse.sums(self.pots)
