@@ -225,11 +225,11 @@ class Ask:
     """Pydantic's validation context, from `prompt(context=...)`."""
     sink: Sink | None = None
 
-    def until(self, deadline: float) -> Ask:
-        """Return this ask with another deadline; what `dataclasses.replace` does, at a third of its price."""
+    def until(self, deadline: float, model: Model | None = None) -> Ask:
+        """Return this ask with another deadline, or model; what `dataclasses.replace` does, at a third of its price."""
         return _new_ask(
             messages=self.messages,
-            model=self.model,
+            model=model or self.model,
             output=self.output,
             inputs=self.inputs,
             deadline=deadline,

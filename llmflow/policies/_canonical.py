@@ -71,7 +71,6 @@ def _content(value: Any) -> str:
 
 def _parts(value: Any) -> str:
     """Return the parts of what has parts, in an order that does not depend on how it was made."""
-    kind: Any = type(value)
     if isinstance(value, Mapping):
         return _mapped(cast("Mapping[object, object]", value))
     if isinstance(value, set | frozenset):
@@ -80,7 +79,7 @@ def _parts(value: Any) -> str:
         return _listed(canonical(one) for one in cast("tuple[object, ...]", value))
     if is_dataclass(value) and not isinstance(value, type):
         return _mapped({one.name: getattr(value, one.name) for one in fields(value)})
-    if hasattr(kind, "__pydantic_fields__"):
+    if hasattr(cast("object", value), "__pydantic_fields__"):
         return _mapped({**value.__dict__, **(getattr(value, "__pydantic_extra__", None) or {})})
     msg = f"a {type(value).__name__} has no text that is the same in every process"
     raise TypeError(msg)

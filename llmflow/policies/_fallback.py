@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from llmflow.errors import DeadlineExceeded, DefinitionError, FallbackExhausted, StepError
@@ -56,7 +56,7 @@ class Fallback(Options):
         async def fallback(ask: Ask) -> Answer:
             causes: list[StepError] = []
             for left, model in zip(range(len(models) - 1, -1, -1), models, strict=True):
-                route = replace(ask, model=model, deadline=_share(ask.deadline, clock.monotonic(), left, reserve))
+                route = ask.until(_share(ask.deadline, clock.monotonic(), left, reserve), model)
                 try:
                     return await proceed(route)
                 except Exception as error:

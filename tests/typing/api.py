@@ -30,8 +30,11 @@ from llmflow import (
     BudgetExceeded,
     BudgetTooSmallWarning,
     Bulkhead,
+    Cache,
+    CacheStore,
     Call,
     Chunk,
+    CircuitBreaker,
     CircuitOpen,
     Clock,
     ContentFiltered,
@@ -44,7 +47,11 @@ from llmflow import (
     File,
     Final,
     Flow,
+    Hedge,
     InvalidOutput,
+    Kept,
+    Ledger,
+    LedgerRow,
     LLMFlowError,
     Message,
     Model,
@@ -64,6 +71,7 @@ from llmflow import (
     ProviderUnavailable,
     QueueFull,
     QuotaExceeded,
+    RateLimit,
     RateLimited,
     RateLimitTimeout,
     Refused,
@@ -83,6 +91,7 @@ from llmflow import (
     StepError,
     Stream,
     Task,
+    Tier,
     Timeout,
     Truncated,
     UnpricedModelWarning,
@@ -568,6 +577,12 @@ POLICIES: list[Policy] = [
     Budget("0.10", tokens=10_000, calls=20, per="day", key="tenant", name="b", on_unpriced="allow"),
     Budget(Decimal(1), key=lambda request: request.call.step),
     Budget(usd=0.5, per="month"),
+    Cache("1h", stale=timedelta(minutes=10)),
+    RateLimit(requests=500, tokens=200_000, per="1m", key="tenant", name="all"),
+    RateLimit(requests=20, key=lambda request: request.call.step),
+    CircuitBreaker(failure_ratio=0.5, window=30, min_calls=10, open_for="30s", on=KeyError),
+    Hedge("p95", max=2),
+    Hedge(after=timedelta(seconds=2)),
 ]
 OFF: tuple[Off, ...] = (Retry.off, Repair.off, Timeout.off, Deadline.off, Fallback.off, Bulkhead.off)
 assert_type(Retry.off, Off)
@@ -708,6 +723,26 @@ class Echo:
         """Nothing is open."""
 
 
+class Forgetful:
+    """A store as a plugin writes it."""
+
+    async def get(self, key: str, /) -> Kept | None:
+        return Kept(b"{}", 1.0) if key == "known" else None
+
+    async def put(self, key: str, entry: bytes, /, *, seconds: float) -> None:
+        print(key, entry, seconds)
+
+    async def aclose(self) -> None:
+        print("closed")
+
+
+def spent(runtime: Runtime) -> None:
+    ledger: Ledger = runtime.ledger
+    assert_type(ledger.rows(), tuple[LedgerRow, ...])
+    assert_type(ledger.rows()[0].cost_usd, Decimal | None)
+    Price(input=1.25, output=10, tiers=(Tier(above=200_000, input=2.5),))
+
+
 class Plugin:
     """Hooks as a plugin writes them."""
 
@@ -722,6 +757,10 @@ class Plugin:
     @hookimpl
     def llmflow_price(self, model: Model) -> Price | None:
         return Price(input=0, output=0) if model.provider == "echo" else None
+
+    @hookimpl
+    def llmflow_store(self, url: str) -> CacheStore | None:
+        return Forgetful() if url == "forgetful://" else None
 
     @hookimpl
     def llmflow_call_finished(self, event: CallFinished) -> None:
