@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from decimal import Decimal
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar, overload
@@ -14,6 +14,7 @@ from llmflow.graph._build import Blueprint
 from llmflow.graph._splice import rescoped
 from llmflow.messages import Result
 from llmflow.policy import Band, Off
+from llmflow.prices import dollars, nanos
 from llmflow.step import Unit, annotate, read_signature, total_cost, total_usage
 
 if TYPE_CHECKING:
@@ -161,13 +162,20 @@ def _summary(value: object, run: Run, latency: float, name: str) -> Result[Any]:
     return Result(
         value=value,
         usage=total_usage(attempts),
-        cost_usd=total_cost(attempts) if attempts else Decimal(0),
+        cost_usd=total_cost(attempts),
         attempts=attempts,
         latency_s=latency,
         run_id=run.id,
         step=name,
+        saved_usd=_saved([call.saved_usd for call in calls if call.cached]),
         calls=calls,
     )
+
+
+def _saved(saved: Sequence[Decimal | None]) -> Decimal | None:
+    """Add up what kept answers had cost, None without any and as soon as one is unknown."""
+    known = [nanos(one) for one in saved if one is not None]  # the caller's decimal context may round
+    return dollars(sum(known)) if known and len(known) == len(saved) else None
 
 
 def _eager_program(flow: Flow[..., Any]) -> Program:

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from llmflow.errors import DeadlineExceeded, DefinitionError
 from llmflow.graph import Constant, Flow, flow, gather, or_else, switch, task, when
 from llmflow.messages import Reply, Usage
 from llmflow.models import Model
+from llmflow.policies import Cache
 from llmflow.policy import Band, Options
 from llmflow.prices import Price
 from llmflow.prompts import prompt
@@ -511,3 +513,23 @@ def test_the_condition_of_a_constant_branch_is_decided_when_built() -> None:
 
     assert ["double"] == [node.name for node in subject.graph().nodes]
     assert Constant(1) != subject.graph().result
+
+
+async def test_a_flow_says_what_its_kept_answers_saved():
+    """What the steps inside did not have to ask again is added up; without a kept answer nothing is said."""
+
+    async def answer(request):
+        return Reply(text="ok", usage=Usage(input_tokens=1000, output_tokens=500))
+
+    @step(Model("my/model", handler=answer, price=Price(input=1, output=2)), Cache("1h"))
+    def ask(word: str) -> str:
+        return prompt(word)
+
+    @flow
+    async def both(word: str) -> tuple[str, str]:
+        return await gather(ask(word), ask("always"))
+
+    with Runtime():
+        first, second = await both.run("x"), await both.run("x")
+
+    assert (None, Decimal("0.004")) == (first.saved_usd, second.saved_usd)
