@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.context import runtimes
@@ -241,6 +242,8 @@ def _value(value: object) -> str:
     """Return an option as it would be written; a model by its name, as what else it holds is nobody's business."""
     if isinstance(value, Model):
         return repr(value.name)
+    if isinstance(value, Decimal):  # dollars
+        return repr(f"{value:f}")
     return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
