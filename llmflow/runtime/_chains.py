@@ -239,7 +239,9 @@ def _too_dear(bound: BoundStep, model: Model, prompt: int) -> str | None:
             continue
         which = f"step {bound.step.name!r}: budget {policy.name or layer.source!r}"
         if policy.usd is not None and usd > Decimal(policy.usd):
-            return f"{which} of ${Decimal(policy.usd):f} cannot pay for a request to {model.name}, which may cost ${usd:f}"
+            return (
+                f"{which} of ${Decimal(policy.usd):f} cannot pay for a request to {model.name}, which may cost ${usd:f}"
+            )
         if policy.tokens is not None and prompt + answer > policy.tokens:
             return f"{which} of {policy.tokens:,} tokens cannot pay for a request to {model.name}, which may take {prompt + answer:,}"
     return None

@@ -720,8 +720,6 @@ def test_only_what_llmflow_runs_can_be_planned():
 def test_dollars_of_a_budget_are_shown_as_they_are_written():
     """A budget reads as in the program."""
 
-    @step(Model("my/model", handler=scripted("ok").handler, price=Price(input=1, output=2)), Budget(usd="0.10"))
-    def ask(word: str) -> str:
-        return prompt(word)
+    question = asking(scripted(price=PRICE), Budget(usd="0.10"))
 
-    assert "Budget(usd='0.10')" in str(plan(ask))
+    assert "Budget(usd='0.10')" in str(plan(question))
