@@ -178,6 +178,7 @@ def page(path: Path, document: Document, patch: pytest.MonkeyPatch) -> Iterator[
     """Give a page a module, an empty folder and a runtime of its own, and take its keys and its network away."""
     from llmflow.context import runtimes  # coverage starts before it is imported
 
+    before = dict(os.environ)
     module = ModuleType(f"docs_{path.stem.replace('-', '_')}")
     document.namespace = module.__dict__
     patch.setitem(sys.modules, module.__name__, module)
@@ -197,6 +198,8 @@ def page(path: Path, document: Document, patch: pytest.MonkeyPatch) -> Iterator[
             _close(runtimes.forget_made())
             linecache.cache.pop(str(path), None)
             patch.undo()
+            os.environ.clear()
+            os.environ.update(before)  # a page may set variables; what other tests see must not depend on that
 
 
 def _installed(distribution: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -93,8 +94,10 @@ def test_a_runtime_s_prices_are_prices():
         Runtime(prices={"a/b": 3})
 
 
-def test_settings_in_a_broken_file_are_not_passed_over(tmp_path):
+def test_settings_in_a_broken_file_are_not_passed_over(tmp_path, monkeypatch):
     """Without them the program would ask other models at other prices; a file that says nothing of llmflow is let be."""
+    for name in [name for name in os.environ if name.startswith("LLMFLOW_")]:
+        monkeypatch.delenv(name)
     path = tmp_path / "pyproject.toml"
     path.write_text('[tool.llmflow]\ndefault_model = "openai/a"\nseed = [\n', encoding="utf-8")
     with pytest.raises(
