@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Model", "Params", "Secret", "as_model"]
 
 
+DEFAULT_MAX_TOKENS = 4096
+"""How long an answer may be where neither the step nor the price table says it, so that the worst case is always known."""
+
+
 class Params(TypedDict, total=False):
     """Sampling parameters that mean the same for every provider.
 
@@ -146,6 +150,12 @@ class Model:
         if self.handler is not None or self.client is not None:
             return (self.provider, id(self.handler or self.client), self.account)
         return (self.provider, self.base_url, self.account if self.account is not None else self.api_key)
+
+    def is_meant_by(self, asked: Model | str | None, /) -> bool:
+        """Whether it is the one that was asked for: by name, by name and connection, or any."""
+        if asked is None or isinstance(asked, str):
+            return asked is None or asked == self.name
+        return (asked.name, asked.connection) == (self.name, self.connection)
 
     def __repr__(self) -> str:
         extra = "".join(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llmflow.messages import Usage
 
-__all__ = ["Price", "Tier", "cost", "dollars", "nano_cost", "nanos", "worst_case_nano"]
+__all__ = ["Price", "Tier", "cost", "dollars", "nano_cost", "nanos", "total", "worst_case_nano"]
 
 _NANO = Decimal(1_000_000_000)
 _EXACT = Context(prec=100)
@@ -138,6 +138,16 @@ def cost(usage: Usage | None, price: Price | None) -> Decimal | None:
 def dollars(nano: int) -> Decimal:
     """Return nano-dollars as dollars, exactly."""
     return _EXACT.divide(Decimal(nano), _NANO)
+
+
+def total(costs: Iterable[Decimal | None]) -> Decimal | None:
+    """Add dollars up exactly, None as soon as one is unknown."""
+    nano = 0
+    for one in costs:
+        if one is None:
+            return None
+        nano += nanos(one)
+    return dollars(nano)
 
 
 def nanos(usd: Decimal) -> int:

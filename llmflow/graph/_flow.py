@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from decimal import Decimal
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
@@ -14,7 +13,7 @@ from llmflow.graph._build import Blueprint
 from llmflow.graph._splice import rescoped
 from llmflow.messages import Result
 from llmflow.policy import Band, Off
-from llmflow.prices import dollars, nanos
+from llmflow.prices import total
 from llmflow.step import Unit, annotate, read_signature, total_cost, total_usage
 
 if TYPE_CHECKING:
@@ -167,15 +166,11 @@ def _summary(value: object, run: Run, latency: float, name: str) -> Result[Any]:
         latency_s=latency,
         run_id=run.id,
         step=name,
-        saved_usd=_saved([call.saved_usd for call in calls if call.cached]),
+        saved_usd=total(call.saved_usd for call in calls if call.cached)
+        if any(call.cached for call in calls)
+        else None,
         calls=calls,
     )
-
-
-def _saved(saved: Sequence[Decimal | None]) -> Decimal | None:
-    """Add up what kept answers had cost, None without any and as soon as one is unknown."""
-    known = [nanos(one) for one in saved if one is not None]  # the caller's decimal context may round
-    return dollars(sum(known)) if known and len(known) == len(saved) else None
 
 
 def _eager_program(flow: Flow[..., Any]) -> Program:

@@ -54,11 +54,11 @@ class Breaker:
     __slots__ = (
         "_buckets",
         "_calls",
-        "_connection",
         "_emit",
         "_ends",
         "_failures",
         "_lock",
+        "_model",
         "_now",
         "_opened_at",
         "_probe_until",
@@ -85,7 +85,7 @@ class Breaker:
         emit: _Emit,
     ) -> None:
         self.name = model.name
-        self._connection = model.connection
+        self._model = model
         self.failure_ratio = failure_ratio
         self.window = window
         self.min_calls = min_calls
@@ -252,9 +252,7 @@ class Breaker:
 
     def guards(self, model: Model | str | None) -> bool:
         """Whether it is a breaker of this model: by name, by name and connection, or any."""
-        if model is None or isinstance(model, str):
-            return model is None or model == self.name
-        return (model.name, model.connection) == (self.name, self._connection)
+        return self._model.is_meant_by(model)
 
     def reset(self) -> None:
         """Close it, and forget what was counted and who is under way."""

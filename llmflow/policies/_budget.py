@@ -14,7 +14,7 @@ from llmflow.policies._fund import Fund, Key, period_of_day, period_of_month
 from llmflow.policies._pot import UNLIMITED, Terms
 from llmflow.policies._purse import Claim, Purse
 from llmflow.policies._refusal import announce, in_dollars, refused, timed_out
-from llmflow.policy import Band, Options, RequestLayer, Site, check_count
+from llmflow.policy import Band, Options, RequestLayer, Site, check_count, check_key, check_name
 from llmflow.prices import nanos, worst_case_nano
 from llmflow.tokens import token_estimator
 
@@ -87,12 +87,8 @@ class Budget(Options):
             raise DefinitionError(msg)
         _check_choice("per", self.per, get_args(Per))
         _check_choice("on_unpriced", self.on_unpriced, get_args(OnUnpriced))
-        if self.key is not None and self.key != "tenant" and not callable(self.key):
-            msg = f"Budget: key is {self.key!r}, expected 'tenant' or a function of the request"
-            raise DefinitionError(msg)
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
-            msg = f"Budget: name is {self.name!r}, expected text"
-            raise DefinitionError(msg)
+        check_key(self.key, policy="Budget")
+        check_name(self.name, policy="Budget")
 
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
         """Return `proceed` behind this budget; budgets that follow each other become one layer with all their pots."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic_core import from_json, to_json
@@ -17,8 +16,11 @@ from llmflow.messages import Answer
 from llmflow.policies._cache_key import Keys, Unkeyable
 from llmflow.policies._flights import Flight, Flights, Landed, Seat, copied
 from llmflow.policy import Band, CallLayer, Duration, Options, Site, check_seconds
+from llmflow.prices import dollars, nanos, total
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from llmflow.messages import Ask
     from llmflow.ports import Kept
 
@@ -28,7 +30,6 @@ logger = logging.getLogger("llmflow")
 
 _VERSION = 1
 """Of the entries; one of another version is a miss."""
-_NANO = Decimal(1_000_000_000)
 _REFRESH_SHARE = 0.9
 """How much of what is left until the deadline a refresh may take, so that the stale answer can still be given."""
 
@@ -130,7 +131,7 @@ class _Layer:
             value, repaired = self._parse(text, ask)
         except InvalidOutput:
             return None
-        saved = None if cost_nano is None else cost_nano / _NANO
+        saved = None if cost_nano is None else dollars(cost_nano)
         return Answer.kept(value, text, self._site.model, by=by, repaired=repaired, saved_usd=saved)
 
     async def _keep(self, key: str, ask: Ask, landed: Landed) -> None:
@@ -255,16 +256,12 @@ class _Layer:
 
 def _landed(answer: Answer, ask: Ask, records: int) -> Landed:
     """Return what is kept of an answer; `records` is how many attempts the call had before it was asked for."""
-    cost = Decimal(0)
-    for one in ask.call.attempts[records:]:
-        if one.cost_usd is None:
-            return Landed(answer.text, answer.reply.model, None)
-        cost += one.cost_usd
+    cost = total(one.cost_usd for one in ask.call.attempts[records:])
     return Landed(answer.text, answer.reply.model, _nano(cost))
 
 
-def _nano(dollars: Decimal | None) -> int | None:
-    return None if dollars is None else int(dollars * _NANO)
+def _nano(usd: Decimal | None) -> int | None:
+    return None if usd is None else nanos(usd)
 
 
 def _fits(by: object, cost_nano: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmflow.errors import StepError
+from llmflow.models import DEFAULT_MAX_TOKENS
 from llmflow.prices import Price, nano_cost, worst_case_nano
 from llmflow.tokens import token_estimator
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Answers", "charge", "spent", "worst_case_of"]
 
-_DEFAULT_MAX_TOKENS = 4096
 _FIRST_ERROR = 400
 """A 200 that nobody can read may have been billed."""
 _LONGER_ANSWERS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
@@ -37,7 +37,7 @@ class Answers:
 
     def longest(self, params: Params) -> int:
         """Return the most tokens that a request with these parameters may be answered with."""
-        return max(params.get("max_tokens") or _DEFAULT_MAX_TOKENS, self._least) * self._times
+        return max(params.get("max_tokens") or DEFAULT_MAX_TOKENS, self._least) * self._times
 
 
 def worst_case_of(site: Site, price: Price | None, *, counted: bool) -> Callable[[Request], tuple[int, int]]:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast
 from llmflow.context import caller
 from llmflow.errors import DefinitionError
 from llmflow.policies._rate_limiter import Limiter
-from llmflow.policy import Band, Duration, Options, RequestLayer, Site, check_count, check_seconds
+from llmflow.policy import (
+    Band,
+    Duration,
+    Options,
+    RequestLayer,
+    Site,
+    check_count,
+    check_key,
+    check_name,
+    check_seconds,
+)
 from llmflow.tokens import token_estimator
 
 if TYPE_CHECKING:
@@ -67,12 +77,8 @@ class RateLimit(Options):
             if (count := getattr(self, name)) is not None:
                 check_count(count, name=f"RateLimit: {name}")
         object.__setattr__(self, "per", check_seconds(self.per, name="RateLimit: per"))
-        if not (self.key is None or self.key == "tenant" or callable(self.key)):
-            msg = f"RateLimit: key is {self.key!r}, expected 'tenant' or a function of the request"
-            raise DefinitionError(msg)
-        if self.name is not None and (not isinstance(self.name, str) or not self.name):
-            msg = f"RateLimit: name is {self.name!r}, expected text"
-            raise DefinitionError(msg)
+        check_key(self.key, policy="RateLimit")
+        check_name(self.name, policy="RateLimit")
 
     def wrap(self, proceed: RequestLayer, site: Site, /) -> RequestLayer:
         """Return `proceed` behind the limit of its connection and model."""

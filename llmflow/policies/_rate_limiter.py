@@ -180,10 +180,7 @@ class Limiter:
 
     def guards(self, model: Model | str | None) -> bool:
         """Whether it is one of this model: by name, by name and connection, or any."""
-        own = self._model
-        if model is None or isinstance(model, str):
-            return model is None or model == own.name
-        return (model.name, model.connection) == (own.name, own.connection)
+        return self._model.is_meant_by(model)
 
     def reset(self) -> None:
         """Forget what was sent and what the provider said."""

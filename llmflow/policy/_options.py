@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from llmflow.errors import DefinitionError
 
-__all__ = ["Duration", "check_count", "check_seconds", "seconds"]
+__all__ = ["Duration", "check_count", "check_key", "check_name", "check_seconds", "seconds"]
 
 Duration: TypeAlias = float | timedelta | str
 """Seconds, a `timedelta`, or text such as `"90s"`, `"5m"`, `"1h30m"`, `"2d"`, `"250ms"`."""
@@ -54,3 +54,17 @@ def check_count(value: int, /, *, name: str, minimum: int = 1) -> int:
         msg = f"{name} is {value!r}, expected a whole number of at least {minimum}"
         raise DefinitionError(msg)
     return value
+
+
+def check_key(value: object, *, policy: str) -> None:
+    """Refuse a `key=` that does not say what is counted apart."""
+    if value is not None and value != "tenant" and not callable(value):
+        msg = f"{policy}: key is {value!r}, expected 'tenant' or a function of the request"
+        raise DefinitionError(msg)
+
+
+def check_name(value: object, *, policy: str) -> None:
+    """Refuse a `name=` that is no text, or empty."""
+    if value is not None and (not isinstance(value, str) or not value):
+        msg = f"{policy}: name is {value!r}, expected text"
+        raise DefinitionError(msg)

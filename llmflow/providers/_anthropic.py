@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import File, FinishReason, Message, Reply
+from llmflow.models import DEFAULT_MAX_TOKENS
 from llmflow.providers._anthropic_errors import translate
 from llmflow.providers._anthropic_stream import MessageStream
 from llmflow.providers._json import encodable, encode_json, mappings_in
@@ -33,7 +34,6 @@ __all__ = ["API", "AnthropicProvider", "anthropic_route"]
 
 _KEY_VARIABLE = "ANTHROPIC_API_KEY"
 _AROUND = ("ANTHROPIC_BASE_URL",)
-_MAX_TOKENS = 4096  # the API demands one; the core always gives it
 _NAMES = {"max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "stop": "stop_sequences"}
 _REASONS: dict[object, FinishReason] = {
     "max_tokens": "length",
@@ -97,7 +97,7 @@ class _BodyBuilder:
     def __init__(self, model: Model, form: Structured | None) -> None:
         self._form = form
         part = {} if form is None else form.part
-        self._constant = {"model": model.model, "max_tokens": _MAX_TOKENS, **part, **plain_options(model)}
+        self._constant = {"model": model.model, "max_tokens": DEFAULT_MAX_TOKENS, **part, **plain_options(model)}
         self._params = ParamNames(model.name, _NAMES)
 
     def __call__(self, request: Request) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,7 +12,7 @@ from llmflow.context import caller, new_id
 from llmflow.errors import InvalidOutput
 from llmflow.events import CallFinished, CallStarted
 from llmflow.messages import Answer, Ask, CallScope, Result
-from llmflow.models import Model, Params
+from llmflow.models import DEFAULT_MAX_TOKENS, Model, Params
 from llmflow.policy import Band, Declared, fold
 from llmflow.prompts import Prompt
 from llmflow.records import quick
@@ -32,7 +32,6 @@ __all__ = ["BoundSite", "BoundStep"]
 
 S = TypeVar("S")
 
-DEFAULT_MAX_TOKENS = 4096
 _free = Decimal(0)
 
 new_ask, new_result, new_call_finished = quick(Ask), quick(Result), quick(CallFinished)  # made on every call
@@ -123,17 +122,16 @@ class BoundStep:
             dispatch = routes[self.model]
         else:
             dispatch = _dispatch(routes, lambda model: self._fold_route(inner, model))
-        return fold(outer, dispatch, lambda layer: self._site(layer, self.model))  # type: ignore[no-any-return]
+        return fold(outer, dispatch, self._sites(self.model))  # type: ignore[no-any-return]
 
     def _fold_route(self, layers: Sequence[Declared], model: Model) -> Callable[[Ask], Awaitable[Answer]]:
         """Fold what stands between the choice of a model and that model's provider."""
         calls = [one for one in layers if one.band.wraps_calls]
         requests = [one for one in layers if not one.band.wraps_calls]
-        send = chain_requests(
-            requests, self.runtime.connect(model, self.output), self._sites(model), self.runtime, model
-        )
+        sites = self._sites(model)
+        send = chain_requests(requests, self.runtime.connect(model, self.output), sites, self.runtime, model)
         parse = parser(send, self._read, self.params(model))
-        return fold(calls, parse, self._sites(model))  # type: ignore[no-any-return]
+        return fold(calls, parse, sites)  # type: ignore[no-any-return]
 
     def params(self, model: Model) -> Params:
         """Return what every request to `model` carries."""
@@ -141,21 +139,20 @@ class BoundStep:
         return {"max_tokens": DEFAULT_MAX_TOKENS, **defaults, **self.step.params}
 
     def _sites(self, model: Model) -> Callable[[Declared], BoundSite]:
-        return lambda layer: self._site(layer, model)
-
-    def _site(self, layer: Declared, model: Model) -> BoundSite:
-        return BoundSite(
+        """Return what gives each layer its site; all but who declared it is looked up once for a model."""
+        site = BoundSite(
             step=self.step.name,
             flow=self.scope.flow if self.scope else None,
             model=model,
             models=self.models,
             policies=tuple(one.policy for one in self.layers),
-            declared=layer.source,
+            declared="",
             runtime=self.runtime,
             params=self.params(model),
             price=self.runtime.price(model),
             parse=self._read,
         )
+        return lambda layer: replace(site, declared=layer.source)
 
     # -- calling -------------------------------------------------------------------------------------------------------
 

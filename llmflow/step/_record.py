@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from llmflow.errors import DeadlineExceeded, FallbackExhausted, LLMFlowError, ProviderTimeout, StepError
 from llmflow.messages import Attempt, CallScope, Usage
-from llmflow.prices import dollars, nanos
+from llmflow.prices import total
 
 __all__ = ["annotate", "explained", "say_where", "total_cost", "total_usage"]
 
@@ -28,9 +28,7 @@ def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
         return attempts[0].cost_usd
     if not attempts:
         return _NOTHING
-    costs = [one.cost_usd for one in attempts]
-    known = [nanos(cost) for cost in costs if cost is not None]  # the caller's decimal context may round
-    return dollars(sum(known)) if len(known) == len(costs) else None
+    return total(one.cost_usd for one in attempts)
 
 
 def annotate(error: StepError, step: str, run_id: str, attempts: Sequence[Attempt], *, again: bool = False) -> None:
