@@ -13,10 +13,12 @@ import threading
 import time
 from asyncio import _get_running_loop as running_loop  # pyright: ignore[reportPrivateUsage]  # the public one raises
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from anyio import CancelScope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from types import TracebackType
     from typing import Self
 
@@ -27,6 +29,7 @@ __all__ = [
     "Wakeup",
     "alarm",
     "cancelled_class",
+    "end_tasks",
     "loop_token",
     "monotonic",
     "on_asyncio",
@@ -72,6 +75,22 @@ def cancelled_class() -> type[BaseException]:
     if running_loop() is not None or "trio" not in sys.modules:
         return asyncio.CancelledError
     return sys.modules["trio"].Cancelled  # type: ignore[no-any-return]
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks of asyncio and wait until they have ended, however often the caller is cancelled meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    for task in tasks:
+        task.cancel()
+    # anyio repeats a cancellation in every turn of the loop, so from the first one on it is kept out.
+    with CancelScope() as shield:
+        while running := [task for task in tasks if not task.done()]:
+            try:
+                await asyncio.wait(running)
+            except asyncio.CancelledError as exc:
+                cancelled, shield.shield = exc, True
+    if cancelled is not None:
+        raise cancelled
 
 
 class Alarm(Protocol):

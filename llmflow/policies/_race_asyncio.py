@@ -6,8 +6,7 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anyio import CancelScope
-
+from llmflow.backend import end_tasks
 from llmflow.policies._racing import Racing, mention
 
 if TYPE_CHECKING:
@@ -136,15 +135,4 @@ class AsyncioRace(Racing):
 
     async def _drop(self) -> None:
         """Cancel who still runs, and wait for them however often the caller is cancelled meanwhile."""
-        cancelled: asyncio.CancelledError | None = None
-        for other in self._others or ():
-            other.cancel()
-        # anyio repeats a cancellation in every turn of the loop, so from the first one on it is kept out.
-        with CancelScope() as shield:
-            while running := [one for one in self._others or () if not one.done()]:
-                try:
-                    await asyncio.wait(running)
-                except asyncio.CancelledError as exc:
-                    cancelled, shield.shield = exc, True
-        if cancelled is not None:
-            raise cancelled
+        await end_tasks(self._others or ())

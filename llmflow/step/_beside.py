@@ -7,9 +7,7 @@ import sys
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anyio import CancelScope
-
-from llmflow.backend import on_asyncio
+from llmflow.backend import end_tasks, on_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -40,17 +38,7 @@ class _AsyncioTask:
         self._task = asyncio.get_running_loop().create_task(function())
 
     async def stop(self) -> None:
-        interrupted: asyncio.CancelledError | None = None
-        self._task.cancel()
-        # anyio repeats a cancellation in every turn of the loop, so from the first one on it is kept out.
-        with CancelScope() as shield:
-            while not self._task.done():
-                try:
-                    await asyncio.wait([self._task])
-                except asyncio.CancelledError as exc:
-                    interrupted, shield.shield = exc, True
-        if interrupted is not None:
-            raise interrupted
+        await end_tasks([self._task])
 
 
 class _TrioTask:
