@@ -27,6 +27,7 @@ from llmflow import (
     Reply,
     Retry,
     Runtime,
+    Step,
     Timeout,
     Usage,
     prompt,
@@ -112,6 +113,17 @@ def every_policy(main: Model, spare: Model) -> tuple[Any, ...]:
     )
 
 
+def step_under_every_policy(provider: Provider) -> Step[[str], Ticket]:
+    main = Model("fake/main", handler=provider, price=PRICE)
+    spare = Model("fake/spare", handler=provider, price=PRICE)
+
+    @step(main, *every_policy(main, spare))
+    def triage(message: str) -> Ticket:
+        return prompt(f"Classify {message}")
+
+    return triage
+
+
 def held(runtime: Runtime) -> dict[str, object]:
     """Return what policies say is still held: reservations, places, waiters, probes, flights."""
     names = (
@@ -134,13 +146,7 @@ def held(runtime: Runtime) -> dict[str, object]:
 
 async def test_r8_a_call_cancelled_at_any_await_gives_everything_back(runtime: Runtime) -> None:
     """R8, B4, C3, K1: cancel at the first, second, third... suspension until a call gets through uncancelled."""
-    provider = Provider()
-    main = Model("fake/main", handler=provider, price=PRICE, account="main")
-    spare = Model("fake/spare", handler=provider, price=PRICE, account="spare")
-
-    @step(main, *every_policy(main, spare))
-    def triage(message: str) -> Ticket:
-        return prompt(f"Classify {message}")
+    triage = step_under_every_policy(Provider())
 
     reached = 0
     for n in range(1, 400):
@@ -159,13 +165,7 @@ async def test_r8_a_call_cancelled_at_any_await_gives_everything_back(runtime: R
 
 async def test_r8_a_call_cancelled_in_a_crowd_gives_its_turn_to_the_others(runtime: Runtime) -> None:
     """Wherever one call is cancelled, those that stand in the same queues and flights get their answers."""
-    provider = Provider()
-    main = Model("fake/main", handler=provider, price=PRICE)
-    spare = Model("fake/spare", handler=provider, price=PRICE)
-
-    @step(main, *every_policy(main, spare))
-    def triage(message: str) -> Ticket:
-        return prompt(f"Classify {message}")
+    triage = step_under_every_policy(Provider())
 
     for n in range(1, 12):
         values: list[Ticket] = []
@@ -184,13 +184,7 @@ async def test_r8_a_call_cancelled_in_a_crowd_gives_its_turn_to_the_others(runti
 
 async def test_r8_many_calls_cancelled_together_give_everything_back(runtime: Runtime) -> None:
     """Cancelled as a crowd, with queues in front of every limit."""
-    provider = Provider()
-    main = Model("fake/main", handler=provider, price=PRICE)
-    spare = Model("fake/spare", handler=provider, price=PRICE)
-
-    @step(main, *every_policy(main, spare))
-    def triage(message: str) -> Ticket:
-        return prompt(f"Classify {message}")
+    triage = step_under_every_policy(Provider())
 
     for seconds in (0.005, 0.3, 0.9, 1.7, 2.5):
         with anyio.move_on_after(seconds):
@@ -204,12 +198,7 @@ async def test_r8_many_calls_cancelled_together_give_everything_back(runtime: Ru
 async def test_every_request_is_paid_recorded_and_counted_once(runtime: Runtime) -> None:
     """The record, the budget and the ledger agree on what a call of many requests took."""
     provider = Provider()
-    main = Model("fake/main", handler=provider, price=PRICE)
-    spare = Model("fake/spare", handler=provider, price=PRICE)
-
-    @step(main, *every_policy(main, spare))
-    def triage(message: str) -> Ticket:
-        return prompt(f"Classify {message}")
+    triage = step_under_every_policy(provider)
 
     result = await triage.run("once")
     again = await triage.run("once")
