@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -64,7 +66,52 @@ LIMITS = (
 ALL = (Retry(3), Repair(2), Timeout(60), Deadline(300), Bulkhead(64), Fallback(MODEL), *LIMITS)
 every = defaults.with_(*ALL)
 cached = defaults.with_(Cache("1h"))
-STEPS = {"bare": bare, "defaults": defaults, "every policy": every, "cache hit": cached}
+
+
+class ByHand:
+    """The same care for one model, as one would write it for asyncio alone: nothing is recorded, and nobody waits."""
+
+    def __init__(self) -> None:
+        self.lock, self.places = threading.Lock(), asyncio.Semaphore(64)
+        self.reserved = self.spent = self.failures = self.ended = 0
+        self.sent: deque[float] = deque()
+        self.latencies: deque[float] = deque(maxlen=256)
+
+    async def __call__(self, message: str) -> Ticket:
+        prompt_text = f"Classify {message}"
+        loop = asyncio.get_running_loop()
+        worst = (len(prompt_text) // 3 + 4096) * 2000
+        for attempt in range(3):
+            assert self.failures < 10
+            with self.lock:
+                assert self.spent + self.reserved + worst <= 10**15
+                self.reserved += worst
+            now = loop.time()
+            while self.sent and self.sent[0] <= now - 60:
+                self.sent.popleft()
+            assert len(self.sent) < 100_000_000
+            self.sent.append(now)
+            try:
+                async with self.places, asyncio.timeout(60):
+                    reply = await fake(prompt_text)
+            except ConnectionError:
+                self.failures += 1
+                if attempt == 2:
+                    raise
+                continue
+            finally:
+                with self.lock:
+                    self.reserved -= worst
+            assert reply.usage is not None
+            self.spent += (reply.usage.input_tokens or 0) * 1000 + (reply.usage.output_tokens or 0) * 2000
+            self.ended += 1
+            self.latencies.append(loop.time() - now)
+            return Ticket.model_validate_json(reply.text or "")
+        raise AssertionError
+
+
+STEPS: dict[str, Callable[[str], Awaitable[Ticket]]] = {"floor-by-hand": ByHand()}
+STEPS |= {"bare": bare, "defaults": defaults, "every policy": every, "cache hit": cached}
 STEPS |= {f"bare and {type(one).__name__}": bare.with_(one) for one in LIMITS}
 
 
