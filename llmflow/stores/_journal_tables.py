@@ -1,0 +1,122 @@
+"""The tables of the journal in SQLite. They are documented in docs/reference/journal.md, as people read them with SQL.
+
+Times are seconds since the epoch, durations seconds, money whole nano-dollars. What is not known is NULL.
+"""
+
+from __future__ import annotations
+
+__all__ = ["JOURNAL_SCHEMA"]
+
+JOURNAL_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS runs (
+        run_id TEXT PRIMARY KEY NOT NULL,
+        target TEXT NOT NULL,
+        kind TEXT NOT NULL, -- step, task, flow or map
+        ref TEXT, -- where the target is: module:name or path.py:name
+        command TEXT, -- JSON: what llmflow run was told; NULL when a program started the run
+        status TEXT NOT NULL, -- running, ok, failed, cancelled; interrupted when its process is gone
+        started REAL NOT NULL,
+        finished REAL,
+        latency_s REAL,
+        error TEXT, -- the class of what it raised
+        message TEXT,
+        tenant TEXT,
+        tags TEXT, -- JSON
+        graph TEXT, -- hash of the shape of the flow
+        input_hash TEXT,
+        inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
+        output TEXT, -- JSON; of a single step or task it is in nodes
+        resumed INTEGER NOT NULL DEFAULT 0, -- how often it was taken up again
+        named INTEGER NOT NULL DEFAULT 0, -- whether somebody gave it its id
+        owner TEXT, -- the process that runs it
+        lease REAL -- until when another machine must take the owner for alive
+    )""",
+    "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
+    """CREATE TABLE IF NOT EXISTS nodes (
+        run_id TEXT NOT NULL,
+        key TEXT NOT NULL, -- its place in the run: support/triage, support/draft[4f21c09ab3d1]
+        name TEXT NOT NULL,
+        kind TEXT NOT NULL, -- step, task, flow; or_else for the choice of a fallback
+        status TEXT NOT NULL, -- ok, failed, cancelled
+        started REAL NOT NULL,
+        latency_s REAL NOT NULL,
+        model TEXT, -- who gave the answer
+        prompt_version TEXT,
+        input_hash TEXT,
+        inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
+        output TEXT, -- JSON; NULL when it is not stored
+        redacted INTEGER NOT NULL DEFAULT 0, -- 1: inputs, 2: output, 3: both were changed before they were stored
+        error TEXT,
+        message TEXT,
+        PRIMARY KEY (run_id, key)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS calls (
+        call_id TEXT PRIMARY KEY NOT NULL,
+        run_id TEXT NOT NULL,
+        node TEXT, -- nodes.key
+        step TEXT NOT NULL,
+        model TEXT,
+        prompt_version TEXT,
+        label TEXT, -- of the variant of the prompt
+        finished REAL NOT NULL,
+        latency_s REAL NOT NULL,
+        error TEXT, -- NULL when it has a valid answer
+        attempts INTEGER NOT NULL,
+        reasks INTEGER NOT NULL,
+        repaired INTEGER NOT NULL,
+        cached INTEGER NOT NULL,
+        input_tokens INTEGER,
+        output_tokens INTEGER,
+        cost_nano INTEGER,
+        saved_nano INTEGER,
+        waited_s REAL NOT NULL,
+        throttled INTEGER NOT NULL,
+        tenant TEXT,
+        tags TEXT -- JSON
+    )""",
+    "CREATE INDEX IF NOT EXISTS calls_by_time ON calls (finished)",
+    "CREATE INDEX IF NOT EXISTS calls_by_run ON calls (run_id)",
+    """CREATE TABLE IF NOT EXISTS attempts (
+        call_id TEXT NOT NULL,
+        number INTEGER NOT NULL, -- counted from 1 over the requests of a call; 0 for what was no request
+        kind TEXT NOT NULL, -- attempt; hit, stale, coalesced for an answer that took no request
+        run_id TEXT NOT NULL,
+        node TEXT,
+        step TEXT NOT NULL,
+        model TEXT NOT NULL,
+        started REAL NOT NULL,
+        latency_s REAL,
+        outcome TEXT, -- ok, cancelled, cut, an error class; NULL while in flight; uncertain when its process died
+        status INTEGER, -- of HTTP
+        input_tokens INTEGER,
+        cached_tokens INTEGER,
+        cache_write_tokens INTEGER,
+        output_tokens INTEGER,
+        reasoning_tokens INTEGER,
+        cost_nano INTEGER,
+        reserved_nano INTEGER, -- the worst case, reckoned before it was sent
+        saved_nano INTEGER,
+        first_token_s REAL,
+        hedge INTEGER NOT NULL DEFAULT 0,
+        prompt_version TEXT,
+        tenant TEXT,
+        tags TEXT,
+        PRIMARY KEY (call_id, number, kind)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run_id)",
+    "CREATE INDEX IF NOT EXISTS attempts_by_time ON attempts (started)",
+    """CREATE TABLE IF NOT EXISTS prompts (
+        step TEXT NOT NULL,
+        version TEXT NOT NULL,
+        label TEXT,
+        parts TEXT NOT NULL, -- JSON: template, system, schema, params and what else makes the version
+        first_seen REAL NOT NULL,
+        PRIMARY KEY (step, version)
+    ) WITHOUT ROWID""",
+    """CREATE VIEW IF NOT EXISTS run_costs AS
+        SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
+            count(attempts.number) FILTER (WHERE attempts.kind = 'attempt') AS requests,
+            coalesce(sum(attempts.cost_nano), 0) / 1e9 AS cost_usd,
+            count(attempts.number) FILTER (WHERE attempts.kind = 'attempt' AND attempts.cost_nano IS NULL) AS unpriced
+        FROM runs LEFT JOIN attempts ON attempts.run_id = runs.run_id GROUP BY runs.run_id""",
+)
