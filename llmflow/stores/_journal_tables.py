@@ -22,7 +22,7 @@ JOURNAL_SCHEMA = (
         message TEXT,
         tenant TEXT,
         tags TEXT, -- JSON
-        graph TEXT, -- hash of the shape of the flow
+        graph TEXT, -- graphs.graph
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; of a single step or task it is in nodes
@@ -45,7 +45,8 @@ JOURNAL_SCHEMA = (
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; NULL when it is not stored
-        redacted INTEGER NOT NULL DEFAULT 0, -- 1: inputs, 2: output, 3: both were changed before they were stored
+        content TEXT NOT NULL, -- whole; redacted: texts were changed before they were stored; hashed: only hashes are
+            -- stored; inputs: the output is not, as its task says journal=False or JSON cannot hold it
         error TEXT,
         message TEXT,
         PRIMARY KEY (run_id, key)
@@ -112,6 +113,12 @@ JOURNAL_SCHEMA = (
         parts TEXT NOT NULL, -- JSON: template, system, schema, params and what else makes the version
         first_seen REAL NOT NULL,
         PRIMARY KEY (step, version)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS graphs (
+        graph TEXT PRIMARY KEY NOT NULL, -- a hash of what follows
+        target TEXT NOT NULL,
+        nodes TEXT NOT NULL, -- JSON: kind and predecessors of each node, by key
+        first_seen REAL NOT NULL
     ) WITHOUT ROWID""",
     """CREATE VIEW IF NOT EXISTS run_costs AS
         SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
