@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from llmflow.context import caller
-from llmflow.policies._canonical import canonical, quoted
+from llmflow.canonical import canonical, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from llmflow import Cache, File, Message, Model, Runtime, context, prompt, step
-from llmflow.policies._canonical import canonical
+from llmflow.canonical import canonical
 from llmflow.testing import LoopbackServer, openai_answer, scripted
 
 pytestmark = pytest.mark.anyio
