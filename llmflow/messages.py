@@ -149,6 +149,7 @@ class CallScope:
         step: Name of the step.
         run_id: The run the call belongs to.
         call_id: Unique within the process.
+        node: Its place in a run that is recorded, None in one that is not.
         attempts: One record for each physical request, in the order they ended.
         started: How many physical requests have been started.
         reasks: How many of the asks were repeats for an invalid answer.
@@ -391,7 +392,9 @@ class Result(Generic[T_co]):
         model: The model that gave the value, None for a flow or task.
         prompt_version: Version of the prompt that was used, None for a flow or task.
         run_id: The run the call belonged to.
-        calls: For a flow, the results of the steps inside, in the order they ended.
+        recorded: Whether the value was read from the journal, as an earlier try of the run had it.
+        calls: For a flow, the results of the steps inside, in the order they ended; those that were recorded by an
+            earlier try of the run are not among them.
     """
 
     value: T_co
@@ -406,6 +409,7 @@ class Result(Generic[T_co]):
     run_id: str = ""
     step: str = ""
     saved_usd: Decimal | None = None
+    recorded: bool = False
     calls: tuple[Result[Any], ...] = ()
 
 

@@ -21,8 +21,9 @@ from llmflow.policy import Declared, check_policies
 from llmflow.signals import HOOK_OF, Listener, Signals
 
 if TYPE_CHECKING:
+    from llmflow.journal import Redactor
     from llmflow.models import Model
-    from llmflow.ports import CacheStore, Provider
+    from llmflow.ports import Provider
     from llmflow.prices import Price
 
 __all__ = ["GROUP", "PluginInfo", "Registry", "shown"]
@@ -136,6 +137,10 @@ class Registry:
             msg = f"plugin {name!r} implements no hook; mark its functions with @hookimpl. Policies go into Runtime(policies=[...])"
             raise PluginDefinitionError(msg, plugin=name)
 
+    def add_builtin(self, name: str, plugin: object) -> None:
+        """Register one more of llmflow's own, made after the others were asked."""
+        self._register(plugin, PluginInfo(name, builtin=True))
+
     def _check_name(self, info: PluginInfo) -> None:
         known = self.plugins.get(info.name)
         if known is not None:
@@ -206,7 +211,19 @@ class Registry:
         )
         return None if found is None else found[1]
 
-    def store(self, url: str, option: str) -> CacheStore:
+    def redactors(self, name: str) -> list[Redactor]:
+        """Return what changes texts of a step, task or flow before they are stored, in the order of the plugins' names."""
+        found: list[Redactor] = []
+        for info, function, arguments in self._implementations("llmflow_redactors"):
+            given: Iterable[Any] = _ask(info, function, **_only(arguments, name=name)) or ()
+            for one in given:
+                if not callable(one):
+                    msg = f"plugin {info.label!r}: llmflow_redactors returned {one!r}, expected functions (str) -> str"
+                    raise PluginDefinitionError(msg, plugin=info.distribution or info.name)
+                found.append(one)
+        return found
+
+    def store(self, url: str, option: str) -> object:
         """Return the store that an address names; `option` is the argument of `Runtime` it was given as.
 
         Raises:
@@ -217,7 +234,8 @@ class Registry:
         if found is None:
             msg = f"Runtime({option}={shown(url)!r}): no plugin supplies this store; built in are 'memory://' and 'sqlite:///path'"
             raise DefinitionError(msg)
-        return found[1]  # type: ignore[no-any-return]
+        store: object = found[1]
+        return store
 
     def _first(
         self, hook: str, what: str, *, builtin: bool | None = None, **arguments: object

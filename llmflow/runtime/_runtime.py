@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from llmflow.context import Scope, runtimes
 from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.graph import abandoned_threads
 from llmflow.models import Model, Params, as_model
-from llmflow.observers import Ledger, LogObserver, Stats, StatsObserver
+from llmflow.observers import Ledger, LogObserver, Stats, StatsObserver, journal_observer
 from llmflow.plugins import PluginInfo, Registry
 from llmflow.policies import _defaults as default_policies
 from llmflow.policies._breaker import Breaker
@@ -32,7 +32,7 @@ from llmflow.runtime._config import read_config
 from llmflow.runtime._connect import connect_foreign, connect_handler
 from llmflow.runtime._identity import identity
 from llmflow.runtime._stores import Stores
-from llmflow.step import close_portals
+from llmflow.step import OnChange, Recorder, close_portals
 from llmflow.stores import StorePlugin
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from llmflow.engine import LocalEngine
     from llmflow.messages import OutputFormat
-    from llmflow.ports import CacheStore, Clock, Provider, Send
+    from llmflow.ports import CacheStore, Clock, Journal, Provider, Send
     from llmflow.signals import Listener
     from llmflow.step import Bound, Unit
 
@@ -72,6 +72,11 @@ class Runtime:
         engine: Where flows run; `local` is this process.
         clock: Where time comes from; for tests.
         seed: Makes the jitter of retries repeatable.
+        store_content: Whether the journal stores inputs and outputs, or only their hashes. Unless said, a file stores
+            them; in memory they are stored for runs with an id, which cannot be taken up without.
+        on_change: What to do when a run is taken up again and a prompt, the graph or the inputs of a node are not what
+            they were: `refuse` with a `RunConflict` that names them, `use-recorded` answers all the same, or
+            `rerun-changed` nodes, which pays for them again.
 
     Raises:
         DefinitionError: For options that do not fit.
@@ -93,6 +98,8 @@ class Runtime:
         engine: str = "local",
         clock: Clock | None = None,
         seed: int | None = None,
+        store_content: bool | None = None,
+        on_change: OnChange = "refuse",
     ) -> None:
         if engine != "local":
             msg = f"no plugin supplies the engine {engine!r}; built in is 'local'"
@@ -107,6 +114,15 @@ class Runtime:
         self._ledger = Ledger(self.clock.time)
         self._registry = Registry(self._builtins(), plugins)
         self._stores = Stores(self._registry, store=store, cache=cache, journal=journal, shared=shared)
+        self.recorder = Recorder(
+            self._stores.journal,
+            self.clock,
+            store_content=_checked(store_content, "store_content", (None, True, False)),
+            on_change=_checked(on_change, "on_change", get_args(OnChange)),
+            redactors=self._registry.redactors,
+        )
+        observer = journal_observer(self.recorder.journal, is_durable=self.recorder.is_durable)
+        self._registry.add_builtin("llmflow-journal", observer)
         self._signals = self._registry.signals()
         self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
         self.override_model: Model | None = None
@@ -301,6 +317,11 @@ class Runtime:
         return identity(model, lambda: self._provider(model.provider)[0])
 
     @property
+    def journal(self) -> Journal:
+        """Where runs are recorded."""
+        return self.recorder.journal
+
+    @property
     def cache_store(self) -> CacheStore:
         """Where accepted answers are kept."""
         return self._stores.cache
@@ -379,6 +400,13 @@ class Runtime:
 
     def __repr__(self) -> str:
         return f"<Runtime default_model={self.default_model!r} policies={self.policies!r}>"
+
+
+def _checked(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        msg = f"Runtime({name}={value!r}): expected one of {', '.join(map(repr, choices))}"
+        raise DefinitionError(msg)
+    return value
 
 
 def _acts_on_the_run(layer: Declared) -> bool:

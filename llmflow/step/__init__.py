@@ -5,6 +5,8 @@ from llmflow.step._bound import BoundSite, BoundStep
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
 from llmflow.step._record import annotate, total_cost, total_usage
+from llmflow.step._recorder import Recorder, Shape
+from llmflow.step._recording import OnChange, Recording, inner_run, input_hash
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
 from llmflow.step._stream import Final, Restarted, Snapshot, Stream
@@ -19,8 +21,12 @@ __all__ = [
     "Deferred",
     "Final",
     "MapCall",
+    "OnChange",
     "Outcomes",
+    "Recorder",
+    "Recording",
     "Restarted",
+    "Shape",
     "Signature",
     "Snapshot",
     "Step",
@@ -31,6 +37,8 @@ __all__ = [
     "annotate",
     "chain_requests",
     "close_portals",
+    "inner_run",
+    "input_hash",
     "origin",
     "raise_first",
     "read_signature",

@@ -112,6 +112,16 @@ class BoundStep:
         self._read = reader(self.output, step.checks, local_repair=repairs)
         self._chain = self._fold()
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The prompt versions its calls may have."""
+        return (self.version,)
+
+    @property
+    def steps(self) -> tuple[Step[..., Any], ...]:
+        """The steps whose prompts its calls may use."""
+        return (self.step,)
+
     # -- building ------------------------------------------------------------------------------------------------------
 
     def _fold(self) -> Callable[[Ask], Awaitable[Answer]]:
@@ -160,7 +170,14 @@ class BoundStep:
         """Build the prompt, ask, and return the validated value with its record; `feed` gets the answer as it comes."""
         step, clock, run = self.step, self._clock, around.run
         started = clock.monotonic()
-        call = CallScope(step=step.name, run_id=run.id, call_id=new_id(), run=run, prompt_version=self.version)
+        call = CallScope(
+            step=step.name,
+            run_id=run.id,
+            call_id=new_id(),
+            node=None if run.record is None else around.node,
+            run=run,
+            prompt_version=self.version,
+        )
         try:
             built: Any = step.body(**inputs)
             if step.is_async:
@@ -254,6 +271,7 @@ class BoundStep:
                 saved_usd=result.saved_usd if result else None,
                 waited_s=call.waited_s,
                 throttled=call.throttled,
+                node=call.node,
             )
         )
 

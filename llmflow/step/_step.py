@@ -24,6 +24,7 @@ from llmflow.step._unit import Unit
 if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.policy import Off
+    from llmflow.schema import Codec
 
 __all__ = ["Step", "step"]
 
@@ -188,6 +189,14 @@ class Step(Unit[P, T]):
         }
         plain = to_jsonable_python(parts, fallback=lambda value: type(value).__qualname__)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def prompt_as_json(self) -> str:
+        """What the prompt version is made of, as the journal keeps it."""
+        return "{}"
+
+    def _make_codec(self) -> Codec | None:
+        return self.output.codec
 
     # -- binding -------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ JOURNAL_SCHEMA = (
         lease REAL -- until when another machine must take the owner for alive
     )""",
     "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
+    "CREATE INDEX IF NOT EXISTS runs_in_work ON runs (owner, lease) WHERE status = 'running'",
     """CREATE TABLE IF NOT EXISTS nodes (
         run_id TEXT NOT NULL,
         key TEXT NOT NULL, -- its place in the run: support/triage, support/draft[4f21c09ab3d1]

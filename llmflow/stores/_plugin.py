@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from llmflow.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from llmflow.ports import CacheStore, Clock
+    from llmflow.ports import Clock
+    from llmflow.stores._both import FileStore, MemoryStore
 
 __all__ = ["StorePlugin"]
 
@@ -19,15 +20,11 @@ class StorePlugin:
         self._clock = clock
 
     @hookimpl(trylast=True)
-    def llmflow_store(self, url: str) -> CacheStore | None:
-        """Return the store, importing its module only now; no file is made before something is kept."""
+    def llmflow_store(self, url: str) -> FileStore | MemoryStore | None:
+        """Return the store, importing its modules only when they are used; no file is made before something is kept."""
+        from llmflow.stores._both import FileStore, MemoryStore  # a few lines, which import the rest when asked
+
         scheme = url.partition("://")[0]
         if scheme == "memory":
-            from llmflow.stores._memory import MemoryCache
-
-            return MemoryCache(self._clock.monotonic)
-        if scheme == "sqlite":
-            from llmflow.stores._sqlite import SqliteCache
-
-            return SqliteCache.at(url, self._clock)
-        return None
+            return MemoryStore(self._clock)
+        return FileStore(url, self._clock) if scheme == "sqlite" else None

@@ -9,7 +9,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Writer"]
+from llmflow.backend import Wakeup
+
+__all__ = ["Ticket", "Writer"]
 
 T = TypeVar("T")
 
@@ -17,19 +19,43 @@ _IDLE = 1.0
 """Seconds after which a thread that has nothing to write ends; the next thing to write starts another."""
 
 
+class Ticket:
+    """Waits for everything that was added before it to be written.
+
+    Attributes:
+        error: Why some of it could not be written.
+    """
+
+    __slots__ = ("error", "number", "wakeup")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.wakeup = Wakeup()
+        self.error: Exception | None = None
+
+
 class Writer(Generic[T]):
     """Hands what is added to `write`, in batches and in order, in a daemon thread of its own.
 
     Args:
-        write: Writes one batch; it does not raise.
+        write: Writes one batch and returns why it could not, if so; it does not raise.
         name: Of the thread.
         limit: How much may wait.
+        stays: Asked about once a second while there is nothing to write; the thread ends when it returns False.
     """
 
-    def __init__(self, write: Callable[[list[T]], None], *, name: str, limit: int) -> None:
+    def __init__(
+        self,
+        write: Callable[[list[T]], Exception | None],
+        *,
+        name: str,
+        limit: int,
+        stays: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._write = write
         self._name = name
         self._limit = limit
+        self._stays = stays
         self.start_anew()
         _writers.add(self)
 
@@ -38,6 +64,8 @@ class Writer(Generic[T]):
         self._changed = threading.Condition(threading.Lock())
         self._waiting: list[T] = []
         self._busy = False
+        self._added = self._done = 0
+        self._tickets: list[Ticket] = []
         self._thread: threading.Thread | None = None
 
     def add(self, one: T) -> bool:
@@ -46,11 +74,23 @@ class Writer(Generic[T]):
             if len(self._waiting) >= self._limit:
                 return False
             self._waiting.append(one)
+            self._added += 1
             if self._thread is None:
                 self._start()
-            else:
+            elif not self._busy:
                 self._changed.notify_all()
             return True
+
+    def ticket(self) -> Ticket | None:
+        """Return what wakes when everything that was added so far is written, None when it is."""
+        with self._changed:
+            if self._done >= self._added:
+                return None
+            if self._thread is None:
+                self._start()
+            ticket = Ticket(self._added)
+            self._tickets.append(ticket)
+            return ticket
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -61,20 +101,42 @@ class Writer(Generic[T]):
         self._thread = thread
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            self._write(batch)
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+        while True:
+            if batch := self._take():
+                self._finish(batch, self._write(batch))
+            elif not self._stays() and self._leave():
+                return
 
-    def _take(self) -> list[T] | None:
-        """Return what waits; None when nothing came for a while, and this thread ends."""
+    def _leave(self) -> bool:
+        """End the thread, unless something came."""
+        with self._changed:
+            if self._waiting:
+                return False
+            self._thread = None
+            self._changed.notify_all()
+            return True
+
+    def _finish(self, batch: list[T], error: Exception | None) -> None:
+        """Tell those who wait."""
+        with self._changed:
+            self._busy = False
+            self._done += len(batch)
+            ready = [one for one in self._tickets if one.number <= self._done]
+            if ready:
+                self._tickets = [one for one in self._tickets if one.number > self._done]
+            for one in self._tickets if error is not None else ():
+                one.error = error  # a part of what it waits for is lost
+            self._changed.notify_all()
+        for one in ready:
+            one.error = one.error or error
+            one.wakeup.set()
+
+    def _take(self) -> list[T]:
+        """Return what waits; nothing when nothing came for a while."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting, _IDLE)
-            if not self._waiting:
-                self._thread = None
-                return None
-            batch, self._waiting, self._busy = self._waiting, [], True
+            batch, self._waiting = self._waiting, []
+            self._busy = bool(batch)
             return batch
 
     @property
@@ -90,7 +152,7 @@ class Writer(Generic[T]):
                 return
             batch, self._waiting = self._waiting, []
         if batch:
-            self._write(batch)
+            self._finish(batch, self._write(batch))
 
 
 _writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()
