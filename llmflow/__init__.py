@@ -29,6 +29,7 @@ from llmflow.errors import (
     DefinitionError,
     FallbackExhausted,
     InvalidOutput,
+    JournalUnavailable,
     LLMFlowError,
     PluginCallError,
     PluginDefinitionError,
@@ -78,7 +79,7 @@ from llmflow.policies import (
 )
 from llmflow.policies._budget import BudgetTooSmallWarning, UnpricedModelWarning
 from llmflow.policy import Band, Off, Policy, Site
-from llmflow.ports import CacheStore, Clock, Kept, Provider
+from llmflow.ports import CacheStore, Clock, Journal, Kept, Provider
 from llmflow.prices import Price, Tier
 from llmflow.prompts import UnusedParameterWarning, prompt
 from llmflow.schema import Partial
@@ -120,6 +121,8 @@ __all__ = [
     "Flow",
     "Hedge",
     "InvalidOutput",
+    "Journal",
+    "JournalUnavailable",
     "Kept",
     "LLMFlowError",
     "Ledger",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ import llmflow
 from llmflow.cli._failures import EXIT_INTERRUPTED, UsageError
 from llmflow.cli._guard import guarded
 from llmflow.cli._terminal import say
+
+if TYPE_CHECKING:
+    from llmflow.step import OnChange
 
 __all__ = ["app", "main"]
 
@@ -123,6 +126,15 @@ def run(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing; show what it would take at worst, with these inputs.")
     ] = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id",
+            metavar="ID",
+            help="Name the run: the same id and inputs again give its value, or finish it.",
+            show_default=False,
+        ),
+    ] = None,
     model: ModelName = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -155,7 +167,7 @@ def run(
         _refuse_without_map(out=out, resume=resume, overwrite=overwrite)
         if dry:
             return dry_run(target, source=source, model=model, as_json=as_json)
-        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet)
+        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet, run_id=run_id)
         return 0
     if source is not None:
         raise UsageError("--input and --map exclude each other", "--input is for one call, --map for a file of them.")
@@ -170,6 +182,7 @@ def run(
         quiet=quiet,
         resume=resume,
         overwrite=overwrite,
+        run_id=run_id,
     )
 
 
@@ -177,6 +190,41 @@ def _refuse_without_map(**given: object) -> None:
     for name, value in given.items():
         if value:
             raise UsageError(f"--{name} belongs to --map", "One result goes to stdout: llmflow run TARGET > file.json")
+
+
+@app.command(epilog="Exit codes: 0 ok, 1 the run failed, 2 wrong use, 3 refused by a budget, 130 interrupted.")
+@guarded
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the beginning of its id, or [bold]last[/].")],
+    *,
+    use_recorded: Annotated[
+        bool, typer.Option("--use-recorded", help="Take recorded answers although their prompt or inputs changed.")
+    ] = False,
+    rerun_changed: Annotated[
+        bool, typer.Option("--rerun-changed", help="Ask again, and pay again, where a prompt or inputs changed.")
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="TARGET", help="Where its flow is now, if it moved.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Finish a run that failed, was interrupted or whose process died; what it has done is not done or paid again.
+
+    When a prompt, a schema or the graph changed since, nothing is run: the changes are named, and you choose between
+    [bold]--use-recorded[/] and [bold]--rerun-changed[/].
+
+    [bold]Example[/]
+
+    [cyan]llmflow resume last[/]
+    """
+    from llmflow.cli._resume import resume_run  # see `run`
+
+    if use_recorded and rerun_changed:
+        raise UsageError("--use-recorded and --rerun-changed exclude each other")
+    on_change: OnChange = "use-recorded" if use_recorded else "rerun-changed" if rerun_changed else "refuse"
+    return resume_run(run, on_change=on_change, target=target, as_json=as_json, quiet=quiet)
 
 
 @app.command()

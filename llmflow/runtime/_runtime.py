@@ -113,7 +113,7 @@ class Runtime:
         self._stats = StatsObserver()
         self._ledger = Ledger(self.clock.time)
         self._registry = Registry(self._builtins(), plugins)
-        self._stores = Stores(self._registry, store=store, cache=cache, journal=journal, shared=shared)
+        self._stores = Stores(self._registry, self.clock, store=store, cache=cache, journal=journal, shared=shared)
         self.recorder = Recorder(
             self._stores.journal,
             self.clock,
@@ -447,6 +447,7 @@ def default_runtime(**otherwise: Any) -> Runtime:
     config = read_config()
     said: dict[str, Any] = {name: one.value for name, one in config.settings.items()}
     said["prices"] = config.prices()
-    if "store" in said and "cache" not in said:
-        otherwise.pop("cache", None)  # the cache is where everything is
+    for port in ("cache", "journal"):
+        if "store" in said and port not in said:
+            otherwise.pop(port, None)  # it is where everything is
     return Runtime(**(otherwise | said))

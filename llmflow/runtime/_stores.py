@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmflow.errors import DefinitionError
 from llmflow.plugins import shown
+from llmflow.stores import MemoryStore
 
 if TYPE_CHECKING:
     from llmflow.plugins import Registry
     from llmflow.policy import State
-    from llmflow.ports import CacheStore, Journal
+    from llmflow.ports import CacheStore, Clock, Journal
 
 __all__ = ["Stores"]
 
@@ -35,7 +36,14 @@ class Stores:
     """
 
     def __init__(
-        self, registry: Registry, *, store: str, cache: str | None, journal: str | None, shared: str | None
+        self,
+        registry: Registry,
+        clock: Clock,
+        *,
+        store: str,
+        cache: str | None,
+        journal: str | None,
+        shared: str | None,
     ) -> None:
         for option, url in (("store", store), ("cache", cache), ("journal", journal), ("shared", shared)):
             if url is not None and not isinstance(url, str):
@@ -45,7 +53,7 @@ class Stores:
             msg = f"Runtime(shared={shown(shared)!r}): no plugin supplies this store; built in is {_MEMORY!r}"
             raise DefinitionError(msg)
         self._registry = registry
-        self._found: dict[str, Any] = {}
+        self._found: dict[str, Any] = {_MEMORY: MemoryStore(clock)}
         self._opened: dict[Port, Any] = {}
         self._lock = threading.RLock()
         self._urls: dict[Port, tuple[str, str]] = {

@@ -75,6 +75,8 @@ class Recorder:
         self.keeps_content = store_content is not False
         self.on_change = on_change
         self.is_durable: bool = getattr(journal, "durable", True)
+        self.on_busy: Callable[[str], None] | None = None
+        """Told the id of a run that has to be waited for."""
         self.command: str | None = None
         self.ref: str | None = None
         """Where the command found its target; else the function says where it is."""

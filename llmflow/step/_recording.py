@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -15,7 +16,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from llmflow.backend import cancelled_class
 from llmflow.canonical import canonical
 from llmflow.context import Frame, caller, frame, leave
-from llmflow.errors import DefinitionError, RunConflict
+from llmflow.errors import DefinitionError, JournalUnavailable, RunConflict
 from llmflow.journal import NodeClosed, RunClosed, RunOpened
 from llmflow.messages import Result
 
@@ -116,6 +117,8 @@ class Recording:
                 return claimed
             if pause == _FIRST_PAUSE:
                 logger.info("run %r is being run by somebody else; waiting for it", self._run.id)
+                if self._recorder.on_busy is not None:
+                    self._recorder.on_busy(self._run.id)
             await self._clock.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
@@ -169,13 +172,15 @@ class Recording:
         )
 
     async def settled(self) -> None:
-        """Return when what was written so far survives the end of the process, if the run needs that."""
-        if self.is_named or self._kind == "flow":
-            try:
+        """Return when what was written so far survives the end of the process, if the run needs that.
+
+        A single step or task without an id has nothing that a later node could be paid for in vain.
+        """
+        if self.is_named:
+            await self._journal.settled()
+        elif self._kind in ("flow", "map"):
+            with suppress(JournalUnavailable):
                 await self._journal.settled()
-            except Exception:
-                if self.is_named:
-                    raise
 
     # -- its nodes -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
 from llmflow.stores._journal_rows import OPEN, Rows
 from llmflow.stores._owner import LEASE, is_alive, myself
 
-__all__ = ["Claim", "claim", "give_up_dead_runs"]
+__all__ = ["Claim", "claim", "give_up_dead_runs", "runs_named"]
 
 _RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output"
 _NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
@@ -108,6 +108,17 @@ def give_up_dead_runs(connection: Any, now: float) -> None:
         if not is_alive(_text_or_none(owner), lease, now):
             connection.execute("UPDATE runs SET status = 'interrupted', owner = NULL WHERE run_id = ?", (run_id,))
             connection.execute(_UNCERTAIN, (run_id,))
+
+
+def runs_named(connection: Any, name: str) -> list[RecordedRun]:
+    """Return the run of this id, else those whose id begins so; `last` is the one that began last."""
+    chosen = f"SELECT {_RUN} FROM runs"  # noqa: S608  # constants
+    found = connection.execute(f"{chosen} WHERE run_id = ?", (name,)).fetchall()
+    if not found and name == "last":
+        found = connection.execute(f"{chosen} ORDER BY started DESC LIMIT 1").fetchall()
+    if not found:
+        found = connection.execute(f"{chosen} WHERE substr(run_id, 1, ?) = ? LIMIT 10", (len(name), name)).fetchall()
+    return [_run(row) for row in found]
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

@@ -16,13 +16,14 @@ import anyio.to_thread
 from llmflow.context import caller
 from llmflow.errors import JournalUnavailable, RunConflict
 from llmflow.journal import RunClosed, RunOpened
-from llmflow.stores._claims import Claim, claim, give_up_dead_runs
+from llmflow.stores._claims import Claim, claim, give_up_dead_runs, runs_named
 from llmflow.stores._database import Connect, Database, close, write_lock
 from llmflow.stores._journal_rows import Rows, Stamped
 from llmflow.stores._owner import LEASE, myself
 from llmflow.stores._writer import Writer
 
 if TYPE_CHECKING:
+    from llmflow.journal import RecordedRun
     from llmflow.ports import Clock
 
 __all__ = ["SqliteJournal"]
@@ -123,6 +124,18 @@ class SqliteJournal:
         """Like `close`, without holding up the event loop."""
         if self._reader is not None or self._writer is not None or not self._writes.is_idle:
             await anyio.to_thread.run_sync(self.close)
+
+    def runs(self, name: str) -> list[RecordedRun]:
+        """Return the run of this id, else those whose id begins so; `last` is the one that began last.
+
+        Raises:
+            JournalUnavailable: When the file cannot be read.
+        """
+        self._writes.flush(_PATIENCE)
+        if self._database.file_id() is None:
+            return []
+        with self._connection_for_reading() as connection:
+            return runs_named(connection, name)
 
     # -- claiming ------------------------------------------------------------------------------------------------------
 

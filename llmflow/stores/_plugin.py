@@ -5,26 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmflow.hookspecs import hookimpl
+from llmflow.stores._both import FileStore
 
 if TYPE_CHECKING:
     from llmflow.ports import Clock
-    from llmflow.stores._both import FileStore, MemoryStore
 
 __all__ = ["StorePlugin"]
 
 
 class StorePlugin:
-    """Opens `memory://` and `sqlite:///path`, on the clock of the runtime it is made for."""
+    """Opens `sqlite:///path` on the clock of the runtime it is made for; `memory://` needs no plugin."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
     @hookimpl(trylast=True)
-    def llmflow_store(self, url: str) -> FileStore | MemoryStore | None:
-        """Return the store, importing its modules only when they are used; no file is made before something is kept."""
-        from llmflow.stores._both import FileStore, MemoryStore  # a few lines, which import the rest when asked
-
-        scheme = url.partition("://")[0]
-        if scheme == "memory":
-            return MemoryStore(self._clock)
-        return FileStore(url, self._clock) if scheme == "sqlite" else None
+    def llmflow_store(self, url: str) -> FileStore | None:
+        """Return the store; its modules are imported when they are used, no file is made before something is kept."""
+        return FileStore(url, self._clock) if url.partition("://")[0] == "sqlite" else None

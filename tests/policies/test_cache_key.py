@@ -85,7 +85,7 @@ def made(name="question", model=None, returns=Count, text="How many {{ word }}?"
 async def key_of(ask, word="x", tenant=None):
     keys = Keys()
     with Runtime() as runtime, context(tenant=tenant):
-        runtime._stores._opened = keys
+        runtime._stores._opened["cache"] = keys
         await ask(word)
     return keys.asked[0]
 
