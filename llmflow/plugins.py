@@ -213,7 +213,7 @@ class Registry:
 
     def redactors(self, name: str) -> list[Redactor]:
         """Return what changes texts of a step, task or flow before they are stored, in the order of the plugins' names."""
-        found: list[Redactor] = []
+        found: list[Any] = []
         for info, function, arguments in self._implementations("llmflow_redactors"):
             given: Iterable[Any] = _ask(info, function, **_only(arguments, name=name)) or ()
             for one in given:

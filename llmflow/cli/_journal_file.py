@@ -38,5 +38,7 @@ def find_run(runtime: Runtime, run: str) -> RecordedRun:
     if not found:
         raise UsageError(f"there is no run {run!r}", "`llmflow runs` lists them.")
     if len(found) > 1:
-        raise UsageError(f"{run!r} is the beginning of {len(found)} runs: {', '.join(one.run_id for one in found[:3])}, ...")
+        raise UsageError(
+            f"{run!r} is the beginning of {len(found)} runs: {', '.join(one.run_id for one in found[:3])}, ..."
+        )
     return found[0]

@@ -26,13 +26,13 @@ class Shape:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph: Graph = graph
         keys = {node.index: node.key for node in graph.nodes}
         self._nodes: dict[str, list[Any]] = {
             node.key: [_kind(node), node.name, sorted(keys[index] for index in node.after)] for node in graph.walk()
         }
-        self.nodes = json.dumps(self._nodes, sort_keys=True, separators=(",", ":"))
-        self.digest = hashlib.sha256(self.nodes.encode()).hexdigest()[:_DIGITS]
+        self.nodes: str = json.dumps(self._nodes, sort_keys=True, separators=(",", ":"))
+        self.digest: str = hashlib.sha256(self.nodes.encode()).hexdigest()[:_DIGITS]
 
     @property
     def prompts(self) -> Mapping[str, str]:

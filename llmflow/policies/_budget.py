@@ -144,7 +144,8 @@ class Budget(Options):
         purse, time = purse_of(site), site.clock.time
         # Without a name, one that is declared anew with other options (`with_`, a notebook) is another one.
         key = ("budget", self.name or (site.declared, self), "fund")
-        return site.shared(key, lambda: Fund(self._terms(self.name or site.declared), self.key, purse, time))
+        terms, declared = self._terms(self.name or site.declared), "" if self.name else site.declared
+        return site.shared(key, lambda: Fund(terms, self.key, purse, time, declared=declared))
 
     def _terms(self, name: str) -> Terms:
         return Terms(

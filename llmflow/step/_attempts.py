@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
     on_started = runtime.listeners(AttemptStarted)
     on_finished = runtime.listeners(AttemptFinished)
     price: Price | None = runtime.price(model)
-    worst_case = _worst_cost(runtime, model, price) if runtime.recorder.is_durable else None
+    announce = _announcer(runtime, model, price)
 
     async def record(request: Request) -> Reply:
         call = request.call
@@ -54,9 +54,8 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             raise _no_time(model)
         call.started = number = call.started + 1
         if on_started:
-            runtime.emit(_started(request, number, None if worst_case is None else worst_case(request)))
-            if call.node is not None:
-                started = await on_record(request, number)
+            await announce(request, number)
+            started = clock.monotonic()
         if request.sent is not None:
             request.sent.mark(started)
         if request.sink is not None:
@@ -69,17 +68,6 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             raise
         keep(request, number, clock.monotonic() - started, None, usage=reply.usage)
         return reply
-
-    async def on_record(request: Request, number: int) -> float:
-        """Wait until all that the run has so far is on disk, as what is sent now has to be paid; return the time."""
-        call = request.call
-        try:
-            await call.run.record.settled()  # type: ignore[union-attr]  # a call with a node is one of a run
-        except BaseException as exc:
-            call.started -= call.started == number  # it was not sent
-            runtime.emit(_unsent(request, number, exc))
-            raise
-        return clock.monotonic()
 
     def keep(
         request: Request,
@@ -111,6 +99,33 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             runtime.emit(_finished(call, attempt))
 
     return record
+
+
+def _announcer(runtime: Any, model: Model, price: Price | None) -> Callable[[Request, int], Awaitable[None]]:
+    """Return what tells that a request is about to be sent.
+
+    In a recorded run it waits until that, and all that was before it, is on disk.
+    """
+    worst_case = _worst_cost(runtime, model, price) if runtime.recorder.is_durable else None
+
+    async def announce(request: Request, number: int) -> None:
+        runtime.emit(_started(request, number, None if worst_case is None else worst_case(request)))
+        if request.call.node is not None:
+            await _on_record(request, number, runtime)
+
+    return announce
+
+
+async def _on_record(request: Request, number: int, runtime: Any) -> None:
+    """Wait until all that the run has so far is on disk, as what is sent now has to be paid."""
+    call = request.call
+    assert call.run is not None  # a call with a node is one of a run
+    try:
+        await call.run.record.settled()
+    except BaseException as exc:
+        call.started -= call.started == number  # it was not sent
+        runtime.emit(_unsent(request, number, exc))
+        raise
 
 
 async def _streamed(send: Send, request: Request, pieces: _Pieces, keep: Callable[..., None]) -> Reply:

@@ -269,9 +269,9 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
 
     async def _one(self, index: int, given: str | None, path: str | None, item: Any) -> Outcome[S]:
         key, record = given or str(index), self._around.run.record
+        if isinstance(item, _Unkeyed):
+            return Outcome(index=index, key=key, error=item.error)
         try:
-            if isinstance(item, _Unkeyed):
-                raise item.error
             if given is None and self._call.key is not None:
                 key = self._call.key(item)
             inputs = self._call.arguments(item)

@@ -29,20 +29,22 @@ _CHANGES_SAID = 5
 
 
 class Shape(Protocol):
-    """The graph of a flow, as far as a recorded run is compared with it.
+    """The graph of a flow, as far as a recorded run is compared with it."""
 
-    Attributes:
-        digest: A hash of `nodes`.
-        nodes: Kind and predecessors of each node by key, as JSON.
-        keys: The keys of the nodes that are recorded; what is below one of `open` ones depends on values.
-        prompts: The prompt version of each step by key.
-    """
+    @property
+    def digest(self) -> str:
+        """A hash of `nodes`."""
+        ...
 
-    digest: str
-    nodes: str
-    keys: frozenset[str]
-    open: frozenset[str]
-    prompts: Mapping[str, str]
+    @property
+    def nodes(self) -> str:
+        """Kind and predecessors of each node by key, as JSON."""
+        ...
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The prompt version of each step, by key."""
+        ...
 
     def differences(self, nodes: str) -> Iterator[str]:
         """Yield what is different in another shape, that was, in words."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -19,6 +20,7 @@ from llmflow.context import Frame, caller, frame, leave
 from llmflow.errors import DefinitionError, JournalUnavailable, RunConflict
 from llmflow.journal import NodeClosed, RunClosed, RunOpened
 from llmflow.messages import Result
+from llmflow.records import quick
 
 if TYPE_CHECKING:
     from llmflow.context import Run
@@ -38,6 +40,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks at a run that somebody else has."""
 _NOTHING = Decimal(0)
 
+_new_node_closed, _new_run_opened, _new_run_closed = quick(NodeClosed), quick(RunOpened), quick(RunClosed)
+
 
 class Recording:
     """One run in the journal.
@@ -53,7 +57,7 @@ class Recording:
         self._clock = recorder.clock
         self._unit = unit
         self._run = run
-        self._kind = kind
+        self._kind: RunKind = kind
         self._keeps_content = recorder.keeps_content
         self._claimed: Claimed | None = None
         self._occurrences: Counter[str] = Counter()
@@ -93,7 +97,7 @@ class Recording:
         unit, who, recorder = self._unit, caller.get(), self._recorder
         # What a step or task is given stands with its one node.
         has_inputs = self._kind in ("flow", "map")
-        return RunOpened(
+        return _new_run_opened(
             run_id=self._run.id,
             target=unit.name,
             kind=self._kind,
@@ -159,7 +163,7 @@ class Recording:
             codec = self._recorder.codec(self._unit)
             output = None if codec is None else codec.dump(value)
         self._journal.write(
-            RunClosed(
+            _new_run_closed(
                 run_id=self._run.id,
                 status="ok" if error is None else _status(error),
                 finished=self._clock.time(),
@@ -211,42 +215,40 @@ class Recording:
                 return recalled
         inside = Frame(around.run, around.scope, around.deadline, key)
         token = frame.set(inside)
-        started, began = self._clock.time(), self._clock.monotonic()
+        note = partial(self._close_node, key, unit, inputs, hashed, self._clock.time(), self._clock.monotonic())
         try:
             result = await bound.invoke(inputs, inside)
         except BaseException as exc:
-            self._write_node(key, unit, inputs, hashed, started, self._clock.monotonic() - began, error=exc)
+            note(None, exc)
             raise
         finally:
             leave(token)
         self._recorder.see_prompt(bound, result.prompt_version)
-        self._write_node(key, unit, inputs, hashed, started, self._clock.monotonic() - began, result=result)
+        note(result, None)
         return result
 
-    def _write_node(
+    def _close_node(  # noqa: PLR0917  # a part of `node`
         self,
         key: str,
         unit: Unit[..., Any],
         inputs: Mapping[str, object],
         hashed: str,
         started: float,
-        latency: float,
-        *,
-        result: Result[Any] | None = None,
-        error: BaseException | None = None,
+        began: float,
+        result: Result[Any] | None,
+        error: BaseException | None,
     ) -> None:
-        recorder = self._recorder
         output, content = self._output(unit, result)
         kind: Any = unit.kind
         self._journal.write(
-            NodeClosed(
+            _new_node_closed(
                 run_id=self._run.id,
                 key=key,
                 name=unit.name,
                 kind=kind,
                 status="ok" if error is None else _status(error),
                 started=started,
-                latency_s=latency,
+                latency_s=self._clock.monotonic() - began,
                 model=None if result is None else result.model,
                 prompt_version=getattr(unit, "prompt_version", None) if result is None else result.prompt_version,
                 input_hash=hashed,
@@ -255,7 +257,7 @@ class Recording:
                 content=content,
                 error=None if error is None else type(error).__name__,
                 message=_message(error),
-                redactors=recorder.redactors(unit.name) if self._keeps_content else (),
+                redactors=self._recorder.redactors(unit.name) if self._keeps_content else (),
             )
         )
 

@@ -112,7 +112,7 @@ def give_up_dead_runs(connection: Any, now: float) -> None:
 
 def runs_named(connection: Any, name: str) -> list[RecordedRun]:
     """Return the run of this id, else those whose id begins so; `last` is the one that began last."""
-    chosen = f"SELECT {_RUN} FROM runs"  # noqa: S608  # constants
+    chosen = f"SELECT {_RUN} FROM runs"
     found = connection.execute(f"{chosen} WHERE run_id = ?", (name,)).fetchall()
     if not found and name == "last":
         found = connection.execute(f"{chosen} ORDER BY started DESC LIMIT 1").fetchall()

@@ -140,12 +140,13 @@ class SqliteJournal:
     # -- claiming ------------------------------------------------------------------------------------------------------
 
     def _claim(self, run: RunOpened) -> Claim:
-        known = None
         with self._writing:
             try:
                 writer = self._writer_now()
-                known = self._file
                 writer.execute("BEGIN IMMEDIATE")
+            except (sqlite3.Error, OSError) as exc:
+                raise self._failed_to_claim(exc) from exc
+            try:
                 now, mine = self._clock.time(), run.run_id in self._in_work
                 claimed = claim(writer, run, self._rows, now, self._connection_for_reading, mine=mine)
                 writer.execute("COMMIT")
@@ -153,12 +154,15 @@ class SqliteJournal:
                 writer.execute("ROLLBACK")
                 raise
             except (sqlite3.Error, OSError) as exc:
-                self._close_writer()
-                self._database.trouble(exc, "written", known)
-                raise self._unavailable("used", exc) from exc
+                raise self._failed_to_claim(exc) from exc
             if claimed.state in ("new", "resumed"):
                 self._in_work.add(run.run_id)
         return claimed
+
+    def _failed_to_claim(self, exc: Exception) -> JournalUnavailable:
+        self._close_writer()
+        self._database.trouble(exc, "written", self._file)
+        return self._unavailable("used", exc)
 
     def _unavailable(self, what: str, exc: Exception) -> JournalUnavailable:
         error = JournalUnavailable(f"the journal {self.path} cannot be {what}: {exc}")

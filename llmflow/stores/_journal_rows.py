@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pydantic_core import from_json, to_json
 
@@ -87,7 +87,8 @@ class Rows:
 
     def of(self, notes: Sequence[Stamped]) -> list[_Row]:
         """Return the rows that are complete with these notes, in order."""
-        self._rows = rows = []
+        rows: list[_Row] = []
+        self._rows = rows
         for time, note, tags in notes:
             self._kinds[type(note)](time, note, tags)
         self._rows = []
@@ -105,7 +106,7 @@ class Rows:
     def _attempt_finished(self, time: float, event: AttemptFinished, tags: Mapping[str, str] | None) -> None:
         usage = event.usage or _UNKNOWN
         key = (event.call_id, event.number)
-        started, reserved = self._reserved.pop(key, None) or (time - event.latency_s, None)
+        started, reserved = self._reserved.pop(key, (time - event.latency_s, None))
         row = (
             *(event.call_id, event.number, "attempt", event.run_id, event.node, event.step, event.model),
             *(started, event.latency_s, event.outcome, event.status),
@@ -217,9 +218,9 @@ def _mapped(value: Any, redactors: Sequence[Redactor]) -> Any:
             value = redact(value)
         return value
     if isinstance(value, list):
-        return [_mapped(one, redactors) for one in value]
+        return [_mapped(one, redactors) for one in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {name: _mapped(one, redactors) for name, one in value.items()}
+        return {name: _mapped(one, redactors) for name, one in cast("dict[str, Any]", value).items()}
     return value
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import uuid
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -40,10 +41,8 @@ def is_alive(owner: str | None, lease: float | None, now: float) -> bool:
 def _machine() -> str:
     """Return what tells machines apart, and on one machine the containers, which do not see each other's processes."""
     parts = [platform.node(), _read("/proc/sys/kernel/random/boot_id") or str(uuid.getnode())]
-    try:
+    with suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    except OSError:
-        pass
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
