@@ -33,8 +33,9 @@ RunKind: TypeAlias = Literal["step", "task", "flow", "map"]
 RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled", "interrupted"]
 NodeKind: TypeAlias = Literal["step", "task", "flow", "or_else"]
 NodeStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
-Content: TypeAlias = Literal["whole", "redacted", "hashed", "inputs"]
-"""What is stored of a node: all, all with some texts changed, only hashes, or its inputs alone."""
+Content: TypeAlias = Literal["whole", "redacted", "redacted-inputs", "hashed", "inputs"]
+"""What is stored of a node: all, all with some texts changed (of its output, or of its inputs alone), only hashes, or its
+inputs alone."""
 Redactor: TypeAlias = Callable[[str], str]
 """Returns a text as it may be stored; it is given every text in the inputs and outputs."""
 Spent: TypeAlias = tuple[int, int, int]
@@ -171,6 +172,7 @@ class RecordedRun:
     input_hash: str | None = None
     inputs: bytes | None = None
     output: bytes | None = None
+    content: str = "whole"
 
 
 class Claimed(Protocol):

@@ -130,6 +130,8 @@ class Recording:
         """Return what the run gave when it ran."""
         assert claimed.run is not None
         unit, data, version, model = self._unit, claimed.run.output, None, None
+        if data is not None and claimed.run.content == "redacted" and self._recorder.on_change != "use-recorded":
+            raise self._conflict("its inputs or its value were redacted before they were stored", HOW_TO_GO_ON[0])
         if self._kind != "flow" and (node := claimed.find(unit.name)) is not None:
             data, version, model = node.output, node.prompt_version, node.model
             self._check_content(node)
@@ -285,7 +287,7 @@ class Recording:
             if on_change == "rerun-changed":
                 return None
             raise self._conflict(f"{found.kind} {found.name!r} ({found.key}) {change}", *HOW_TO_GO_ON)
-        if found.content != "whole" and on_change == "rerun-changed":
+        if found.content in ("redacted", "hashed") and on_change == "rerun-changed":
             return None
         self._check_content(found)
         codec = self._recorder.codec(unit)
@@ -317,7 +319,7 @@ class Recording:
             )
         if found.content == "redacted" and self._recorder.on_change != "use-recorded":
             raise self._conflict(
-                f"what {found.kind} {found.name!r} ({found.key}) was given or gave was redacted before it was stored",
+                f"what {found.kind} {found.name!r} ({found.key}) gave was redacted before it was stored",
                 *HOW_TO_GO_ON,
             )
 

@@ -13,7 +13,7 @@ from llmflow.stores._owner import LEASE, is_alive, myself
 
 __all__ = ["Claim", "claim", "give_up_dead_runs", "runs_named"]
 
-_RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output"
+_RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content"
 _NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
 _FIND = f"SELECT {_NODE} FROM nodes WHERE run_id = ? AND key = ?"
 _GET_RUN = f"SELECT owner, lease, {_RUN} FROM runs WHERE run_id = ?"
@@ -138,7 +138,7 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 
 def _run(row: Sequence[Any]) -> RecordedRun:
-    run_id, target, kind, status, ref, command, graph, input_hash, inputs, output = row
+    run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content = row
     return RecordedRun(
         run_id=_text(run_id),
         target=_text(target),
@@ -150,6 +150,7 @@ def _run(row: Sequence[Any]) -> RecordedRun:
         input_hash=_text_or_none(input_hash),
         inputs=_bytes(inputs),
         output=_bytes(output),
+        content=_text(content),
     )
 
 
