@@ -58,7 +58,7 @@ class CallStarted:
 class CallFinished:
     """A call of a step has ended, retries, re-asks and fallbacks included.
 
-    `tenant` and `tags` are those of the `llmflow.context(...)` around the call.
+    `tenant` and `tags` are those of the `llmflow.context(...)` around the call, `label` is that of the prompt's variant.
     """
 
     run_id: str
@@ -74,6 +74,7 @@ class CallFinished:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     prompt_version: str | None = None
+    label: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
     saved_usd: Decimal | None = None
@@ -109,6 +110,7 @@ class AttemptFinished:
     hedge: bool = False
     first_token_s: float | None = None
     prompt_version: str | None = None
+    label: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
 
