@@ -44,9 +44,7 @@ class Template:
 
     __slots__ = ("_compiled", "_first_line", "_step", "_where", "is_documentation", "is_literal", "names", "source")
 
-    def __init__(
-        self, source: str, *, step: str, where: str = "its docstring", first_line: int | None = None
-    ) -> None:
+    def __init__(self, source: str, *, step: str, where: str = "its docstring", first_line: int | None = None) -> None:
         self._first_line = first_line
         self.source = inspect.cleandoc(source) if first_line is None else self._without_blank_ends(source)
         self.is_literal = not any(marker in self.source for marker in _MARKERS)
@@ -143,7 +141,9 @@ class Template:
         close = get_close_matches(name, parameters, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; parameters are {', '.join(parameters) or 'none'}"
         line = next((n for n, line in enumerate(self.source.splitlines(), 1) if name in line), 1)
-        msg = f"step {self._step!r}: line {self._line(line)} of {self._where} uses {name!r}, which is no parameter{hint}"
+        msg = (
+            f"step {self._step!r}: line {self._line(line)} of {self._where} uses {name!r}, which is no parameter{hint}"
+        )
         return DefinitionError(msg)
 
 

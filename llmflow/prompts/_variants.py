@@ -65,7 +65,7 @@ class Variants:
 def _point(step: str, key: str) -> float:
     """Return where a key lies between 0 and 1; each step deals the keys anew."""
     digest = sha256(json.dumps([step, key]).encode()).digest()
-    return (int.from_bytes(digest[:8]) >> (64 - _BITS)) / 2**_BITS
+    return (int.from_bytes(digest[:8]) >> (64 - _BITS)) / (1 << _BITS)
 
 
 # -- reading what was said ---------------------------------------------------------------------------------------------
@@ -88,7 +88,9 @@ def _read(step: str, said: object, where: str) -> Variants:
     weights = dict(_mapping(said, where, "labels"))
     sticky = weights.pop(_STICKY, None)
     if sticky is not None and (not isinstance(sticky, str) or not sticky.strip()):
-        raise DefinitionError(f"{where}: {_STICKY} is {sticky!r}, expected the name of a tag of llmflow.context(tags=...)")
+        raise DefinitionError(
+            f"{where}: {_STICKY} is {sticky!r}, expected the name of a tag of llmflow.context(tags=...)"
+        )
     if not weights:
         raise DefinitionError(f"{where} has no label; write {{'{MAIN}': 9, 'canary': 1}}")
     for label, weight in weights.items():

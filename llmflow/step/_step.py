@@ -208,20 +208,23 @@ class Step(Unit[P, T]):
         Raises:
             DefinitionError: For a body that writes its text itself, or a wording that does not fit the parameters.
         """
-        if wording not in self._read:
+        made = self._copy()
+        made._take(wording)  # noqa: SLF001  # a copy of our own class
+        return made
+
+    def _take(self, wording: Wording) -> None:
+        if (read := self._read.get(wording)) is None:
             if len(self._read) >= _KEPT:
                 self._read.clear()
-            self._read[wording] = self._read_wording(wording)
-        made = self._copy()
-        made.wording = wording
-        made._template, system = self._read[wording]
+            read = self._read[wording] = self._read_wording(wording)
+        self.wording = wording
+        self._template, system = read
         if system is not None:
-            made.system, made._system = wording.system, system
+            self.system, self._system = wording.system, system
         params = _check_params(wording.params, f"step {self.name!r}: {wording.origin}")
-        made.params = cast("Params", {**self.params, **params, **self._later_params})
-        made._shots = None if made._examples else ()
-        made._changed()
-        return made
+        self.params = cast("Params", {**self.params, **params, **self._later_params})
+        self._shots = None if self._examples else ()
+        self._changed()
 
     def _read_wording(self, wording: Wording) -> tuple[Template, Template | None]:
         """Compile a wording and hold it against the parameters, as the docstring is at decoration."""
