@@ -54,8 +54,8 @@ class Variants:
     @property
     def shares(self) -> dict[str, float]:
         """What part of the keys each label gets."""
-        starts = (0.0, *self._ends)
-        return {label: end - start for label, start, end in zip(self.weights, starts, self._ends, strict=False)}
+        total = sum(map(Fraction, self.weights.values()))
+        return {label: float(Fraction(weight) / total) for label, weight in self.weights.items()}
 
     def index(self, key: str) -> int:
         """Return which label a key has, by its place among them."""

@@ -54,7 +54,7 @@ class BoundVariants:
         value = who.tags.get(sticky) if sticky is not None else None
         if value is None:
             value = who.tenant
-        return around.run.id if value is None else value
+        return around.run.id if value is None else str(value)
 
 
 def steps_of(step: Step[..., Any], runtime: Any) -> dict[str | None, Step[..., Any]]:
@@ -66,12 +66,16 @@ def steps_of(step: Step[..., Any], runtime: Any) -> dict[str | None, Step[..., A
     variants: Variants | None = runtime.wordings.variants(step.name)
     if variants is None:
         return {None: _worded(step, runtime, None)}
-    made: dict[str | None, Step[..., Any]] = {}
-    for label in variants.weights:
-        is_there = runtime.wordings.find(step.name, label) is not None
-        if not is_there and label != variants.main:
-            raise runtime.wordings.missing(step.name, label)
-        made[label] = _worded(step, runtime, label if is_there else None)
+    return {label: _variant(step, runtime, label, is_main=label == variants.main) for label in variants.weights}
+
+
+def _variant(step: Step[..., Any], runtime: Any, label: str, *, is_main: bool) -> Step[..., Any]:
+    """Return the step with the prompt of a label; the main one may be written without it, or be the docstring."""
+    if runtime.wordings.find(step.name, label) is not None:
+        return _worded(step, runtime, label)
+    made = _worded(step, runtime, None) if is_main else None
+    if made is None or made.lacks_template:
+        raise runtime.wordings.missing(step.name, label)
     return made
 
 

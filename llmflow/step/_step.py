@@ -198,6 +198,11 @@ class Step(Unit[P, T]):
         plain = to_jsonable_python(parts, fallback=lambda value: type(value).__qualname__)
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def lacks_template(self) -> bool:
+        """Whether the body says `prompt()` without a text, and there is neither a docstring nor a wording to take."""
+        return self._template is None and _uses_docstring(self.function)
+
     # -- wordings ------------------------------------------------------------------------------------------------------
 
     def reworded(self, wording: Wording) -> Step[P, T]:

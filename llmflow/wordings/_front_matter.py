@@ -46,7 +46,7 @@ def read_wording(data: bytes, origin: str) -> Wording:
         msg = f"{origin}: the front matter that line {first + 1} opens is never closed by a line '{_FENCE}'"
         raise DefinitionError(msg)
     # Lines before the front matter stand for themselves, so that TOML counts as the file does.
-    said = _front_matter("\n" * (first + 1) + "\n".join(lines[first + 1 : end]), origin)
+    said = _front_matter("\n" * (first + 1) + "\n".join(lines[first + 1 : end]) + "\n", origin)
     params = cast("Params | None", said.pop("params", None))
     return Wording("\n".join(lines[end + 1 :]), params=params, origin=origin, line=end + 2, **said)
 

@@ -80,11 +80,12 @@ class PromptFiles:
 
 
 def _check(part: str, what: str) -> None:
-    wrong = next((one for one in part if one in _ELSEWHERE or not one.isprintable()), None)
-    if wrong is None and (part.startswith(".") or part != part.strip()):
-        wrong = part[0] if part.startswith(".") else " "
-    if wrong is not None:
-        msg = f"no prompt file can be called after {what}, because of its {wrong!r}; give it another name"
+    wrong = [one for one in part if one in _ELSEWHERE or not one.isprintable()]
+    wrong += [one for one in (part[:1], part[-1:]) if not one.strip()]
+    if part.startswith("."):
+        wrong.append(".")
+    if wrong:
+        msg = f"no prompt file can be called after {what}, because of its {wrong[0]!r}; give it another name"
         raise DefinitionError(msg)
 
 
