@@ -80,10 +80,16 @@ def test_what_opens_no_front_matter_is_kept_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("---\nsystem: x\n---\nHello", "prompts/triage.md opens with '---', the sign of YAML; its front matter is TOML"),
+        (
+            "---\nsystem: x\n---\nHello",
+            "prompts/triage.md opens with '---', the sign of YAML; its front matter is TOML",
+        ),
         ("+++\nsystem = 'x'\nHello", "the front matter that line 1 opens is never closed by a line '+++'"),
-        ("+++\nsystem = 'x'\ntop = \n+++\nHello", "no TOML: Invalid value (at line 3, column 6)"),
-        ("+++\nmodel = 'x'\n+++\nHello", "unknown key 'model' in its front matter; known are description, params, system"),
+        ("+++\nsystem = 'x'\ntop = \n+++\nHello", "no TOML: Invalid value (at line 3, column 7)"),
+        (
+            "+++\nmodel = 'x'\n+++\nHello",
+            "unknown key 'model' in its front matter; known are description, params, system",
+        ),
         ("+++\nsystem = 7\n+++\nHello", "prompts/triage.md: system is 7, expected a text"),
         ("+++\nparams = 'x'\n+++\nHello", "prompts/triage.md: params is 'x', expected a table"),
         ("+++\nsystem = 'x'\n+++\n \n", "prompts/triage.md has no text, so nothing would be asked"),

@@ -180,9 +180,7 @@ def test_a_folder_is_no_file(folder: Path) -> None:
             PromptFiles(folder).llmflow_prompt(name, None)
 
 
-def test_a_name_is_compared_as_it_is_written(
-    folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_is_compared_as_it_is_written(folder: Path, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that knows no case would give `Triage.md` on one machine and nothing on the next."""
     path = write("triage.md", "Hello")
     real = Path.resolve
