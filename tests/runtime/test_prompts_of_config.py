@@ -99,11 +99,11 @@ def test_the_environment_goes_before_the_file(
     project: Path, said: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the current folder on."""
-    said('[tool.llmflow]\nprompts = "wordings"\n')
-    monkeypatch.setenv("LLMFLOW_PROMPTS", "../below")
+    said('[tool.llmflow]\nprompts = "prompts"\n')
+    monkeypatch.setenv("LLMFLOW_PROMPTS", "../wordings")
 
     assert "LLMFLOW_PROMPTS" == read_config().settings["prompts"].source
-    assert "below/triage.md" == asked(default_runtime())
+    assert "wordings/triage.md" == asked(default_runtime())
 
 
 def test_a_folder_stays_where_it_was(
