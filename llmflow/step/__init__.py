@@ -2,6 +2,7 @@
 
 from llmflow.step._attempts import chain_requests
 from llmflow.step._bound import BoundSite, BoundStep
+from llmflow.step._bound_variants import BoundVariants, steps_of
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
 from llmflow.step._record import annotate, total_cost, total_usage
@@ -17,6 +18,7 @@ __all__ = [
     "Bound",
     "BoundSite",
     "BoundStep",
+    "BoundVariants",
     "Call",
     "Deferred",
     "Final",
@@ -44,6 +46,7 @@ __all__ = [
     "read_signature",
     "run_blocking",
     "step",
+    "steps_of",
     "total_cost",
     "total_usage",
 ]

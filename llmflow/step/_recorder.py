@@ -42,8 +42,8 @@ class Shape(Protocol):
         ...
 
     @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompt version of each step, by key."""
+    def steps(self) -> Mapping[str, Unit[..., Any]]:
+        """The steps by key."""
         ...
 
     def differences(self, nodes: str) -> Iterator[str]:
@@ -61,6 +61,7 @@ class Recorder:
             that outlives the process, and in one that does not for runs with an id.
         on_change: What to do about a recorded node whose prompt, inputs or content are not what they were.
         redactors: Asked for each step, task and flow.
+        versions: Returns the prompt versions that a step may have.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Recorder:
         store_content: bool | None,
         on_change: OnChange,
         redactors: Callable[[str], Sequence[Redactor]],
+        versions: Callable[[Any], Sequence[str]],
     ) -> None:
         self.journal = journal
         self.clock = clock
@@ -83,6 +85,7 @@ class Recorder:
         self.ref: str | None = None
         """Where the command found its target; else the function says where it is."""
         self._ask_redactors = redactors
+        self._versions = versions
         self._redactors: dict[str, Sequence[Redactor]] = {}
         self._prompts: set[tuple[str, str]] = set()
         self._graphs: set[str] = set()
@@ -139,13 +142,14 @@ class Recorder:
 
     def see_prompt(self, bound: Bound, version: str | None) -> None:
         """Write what a version of a prompt consists of, the first time it is used."""
-        for step in getattr(bound, "steps", ()):
+        for step, label in getattr(bound, "prompts", ()):
             key = (step.name, step.prompt_version)
-            if step.prompt_version == version and key not in self._prompts:
+            if key[1] == version and key not in self._prompts:
                 self._prompts.add(key)
-                parts, label = step.prompt_as_json, getattr(step, "label", None)
-                now = self.clock.time()
-                self.journal.write(PromptSeen(step=key[0], version=key[1], parts=parts, label=label, time=now))
+                note = PromptSeen(
+                    step=key[0], version=key[1], parts=step.prompt_as_json, label=label, time=self.clock.time()
+                )
+                self.journal.write(note)
 
     def warn_not_kept(self, unit: Unit[..., Any], value: object) -> None:
         """Say once that a task will run again when its run is taken up."""
@@ -168,7 +172,7 @@ class Recorder:
         shape = unit.shape if self.on_change == "refuse" else None
         if shape is None:
             return
-        changes = list(_changed_prompts(shape, claimed))
+        changes = list(self._changed_prompts(shape, claimed))
         known = None if claimed.run is None else claimed.run.graph
         if known not in (None, opened.graph):
             nodes = claimed.nodes_of(known)
@@ -184,16 +188,16 @@ class Recorder:
             error.add_note(note)
         raise error
 
-
-def _changed_prompts(shape: Shape, claimed: Claimed) -> Iterator[str]:
-    seen: set[tuple[str, str | None]] = set()
-    for key, name, kind, version in claimed.versions():
-        base = key.partition("[")[0]
-        now = shape.prompts.get(base)
-        if kind != "step" or now is None or version == now or (base, version) in seen:
-            continue
-        seen.add((base, version))
-        yield f"step {name!r} ({base}) was asked with prompt {version}, and would be asked with {now}"
+    def _changed_prompts(self, shape: Shape, claimed: Claimed) -> Iterator[str]:
+        steps, seen = shape.steps, set[tuple[str, str | None]]()
+        for key, name, kind, version in claimed.versions():
+            base = key.partition("[")[0]
+            if kind != "step" or base not in steps or (base, version) in seen:
+                continue
+            seen.add((base, version))
+            now = self._versions(steps[base])
+            if version not in now:
+                yield f"step {name!r} ({base}) was asked with prompt {version}, and would be asked with {' or '.join(now)}"
 
 
 def _check_tasks(unit: Unit[..., Any]) -> None:

@@ -420,8 +420,8 @@ class _Fed:
         return getattr(self._bound, "versions", ())
 
     @property
-    def steps(self) -> Sequence[Any]:
-        return getattr(self._bound, "steps", ())
+    def prompts(self) -> Sequence[Any]:
+        return getattr(self._bound, "prompts", ())
 
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
         return await self._bound.invoke(inputs, around, self._feed)  # type: ignore[no-any-return]

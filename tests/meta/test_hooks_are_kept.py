@@ -14,6 +14,7 @@ import pytest
 
 import llmflow.ports
 import llmflow.prices
+import llmflow.prompts
 from llmflow import events, hookspecs, models, policy
 from llmflow.signals import HOOK_OF
 
@@ -38,6 +39,7 @@ def hints(name: str) -> dict[str, Any]:
         "Policy": policy.Policy,
         "Provider": llmflow.ports.Provider,
         "Price": llmflow.prices.Price,
+        "Wording": llmflow.prompts.Wording,
     }
     return typing.get_type_hints(HOOKS[name], globalns=names)
 

@@ -159,6 +159,36 @@ async def test_a_price_of_the_runtime_goes_before_a_plugin_s(site_packages: Site
     assert 0 == result.cost_usd
 
 
+async def test_hook_llmflow_prompt(site_packages: SitePackages) -> None:
+    """A plugin's prompt is asked instead of the step's own, under the label that the run has."""
+    site_packages.install(
+        "acme-prompts",
+        """
+        from llmflow import Wording, hookimpl
+
+        @hookimpl
+        def llmflow_prompt(name, label):
+            return Wording(f"{name} {label}: {{{{ word }}}}") if label == "canary" else None
+        """,
+        version="2.3",
+    )
+    model = scripted(default="fine")
+
+    @step(model, name="question")
+    def question(word: str) -> str:
+        """About {{ word }}?"""
+        return prompt()
+
+    with Runtime():
+        await question("rain")
+    with Runtime(variants={"question": {"canary": 1}}):
+        result = await question.run("rain")
+        (node,) = plan(question).nodes
+
+    assert ["About rain?", "question canary: rain"] == [one.messages[-1].content for one in model.requests]
+    assert ("canary", "plugin acme-prompts 2.3") == (result.prompt_label, node.wording)
+
+
 async def test_hook_llmflow_run_started(site_packages: SitePackages) -> None:
     """A run is announced once, with the name of what was called."""
     recorder = Recorder(site_packages, "llmflow_run_started")
