@@ -18,17 +18,21 @@ __all__ = ["Config", "Setting", "read_config"]
 _KNOWN: Mapping[str, type[Any]] = {
     "cache": str,
     "default_model": str,
+    "journal": str,
     "models": dict,
+    "on_change": str,
     "prices": dict,
     "prompts": str,
     "seed": int,
     "store": str,
+    "store_content": bool,
     "variants": dict,
 }
-_WORDS: Mapping[type[Any], str] = {str: "text", dict: "a table", int: "a whole number"}
+_WORDS: Mapping[type[Any], str] = {str: "text", dict: "a table", int: "a whole number", bool: "true or false"}
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 T = TypeVar("T")
 
-_FROM_ENVIRONMENT = ("cache", "default_model", "prompts", "seed", "store")
+_FROM_ENVIRONMENT = ("cache", "default_model", "journal", "on_change", "prompts", "seed", "store", "store_content")
 _PROMPTS = "prompts"
 
 
@@ -132,7 +136,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if kind is None:
         msg = f"{where}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}"
         raise DefinitionError(msg)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         msg = f"{where}: {name} is {value!r}, expected {_WORDS[kind]}"
         raise DefinitionError(msg)
     return value
@@ -172,6 +176,8 @@ def _made(kind: type[T], said: Mapping[str, Any], needed: Sequence[str], where: 
 def _from_text(name: str, text: str, variable: str) -> object:
     if name == _PROMPTS:
         return _folder(text, Path.cwd(), variable)
+    if _KNOWN[name] is bool:
+        return _switch(text, variable)
     if _KNOWN[name] is not int:
         return text
     try:
@@ -179,3 +185,11 @@ def _from_text(name: str, text: str, variable: str) -> object:
     except ValueError:
         msg = f"{variable} is {text!r}, expected a whole number"
         raise DefinitionError(msg) from None
+
+
+def _switch(text: str, variable: str) -> bool:
+    found = _SWITCHES.get(text.strip().lower())
+    if found is None:
+        msg = f"{variable} is {text!r}, expected true or false"
+        raise DefinitionError(msg)
+    return found

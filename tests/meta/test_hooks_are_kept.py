@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import llmflow.journal
 import llmflow.ports
 import llmflow.prices
 import llmflow.prompts
@@ -34,6 +35,9 @@ def hints(name: str) -> dict[str, Any]:
     names = {
         "events": events,
         "CacheStore": llmflow.ports.CacheStore,
+        "Journal": llmflow.ports.Journal,
+        "Redactor": llmflow.journal.Redactor,
+        "Store": llmflow.ports.Store,
         "Iterable": typing.Iterable,
         "Model": models.Model,
         "Policy": policy.Policy,
@@ -129,5 +133,5 @@ def test_a_hook_is_of_one_of_the_three_kinds(name: str) -> None:
     if name in NOTIFY:
         assert (returns, options["firstresult"]) == (type(None), False)
     else:
-        assert options["firstresult"] == (name != "llmflow_policies")
+        assert options["firstresult"] == (name not in ("llmflow_policies", "llmflow_redactors"))
         assert type(None) in typing.get_args(returns)

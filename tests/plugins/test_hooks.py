@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,6 +317,32 @@ async def test_hook_llmflow_store(site_packages: SitePackages) -> None:
 
     assert (["fine", "fine"], 1) == (values, len(model.requests))
     assert ["acme://somewhere", "closed"] == plugin.urls
+
+
+REDACTORS = """
+from llmflow import hookimpl
+
+names = []
+
+@hookimpl
+def llmflow_redactors(name):
+    names.append(name)
+    return [lambda text: text.replace("rain", "[WEATHER]")]
+"""
+
+
+async def test_hook_llmflow_redactors(site_packages: SitePackages, tmp_path: Path) -> None:
+    """What a plugin makes of the texts is what the journal stores; the call itself has the real ones."""
+    plugin = site_packages.module(site_packages.install("acme-redactor", REDACTORS))
+    path = tmp_path / "runs.db"
+    async with Runtime(journal=f"sqlite:///{path}"):
+        value = await asking(scripted("no rain"))("rain")
+    with sqlite3.connect(path) as connection:
+        stored = connection.execute("SELECT inputs, output, content FROM nodes").fetchall()
+    connection.close()
+
+    assert (value, ["question"]) == ("no rain", plugin.names)
+    assert [('{"word":"[WEATHER]"}', '"no [WEATHER]"', "redacted")] == stored
 
 
 async def test_hook_llmflow_cache_hit(site_packages: SitePackages) -> None:
