@@ -12,7 +12,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
-from llmflow.stores._report_records import GroupCost, GroupStats, Percentiles, Spend, VersionStats, Window
+from llmflow.stores._report_groups import GroupCost, GroupStats, Percentiles, VersionStats, Window
+from llmflow.stores._report_records import Spend
 
 __all__ = ["GROUPS", "SPEND", "Group", "Row", "cost", "spend_of", "stats", "versions"]
 
@@ -72,7 +73,11 @@ class _Source:
 
     def where(self, *more: str) -> tuple[str, tuple[object, ...]]:
         """Return the condition and its values."""
-        limits = [(f"{self.time} >= ?", self.window.since), (f"{self.time} < ?", self.window.until), ("step = ?", self.step)]
+        limits = [
+            (f"{self.time} >= ?", self.window.since),
+            (f"{self.time} < ?", self.window.until),
+            ("step = ?", self.step),
+        ]
         given = [(text, value) for text, value in limits if value is not None]
         conditions = [*(text for text, _ in given), *more]
         return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), tuple(value for _, value in given)
@@ -239,7 +244,7 @@ def _of_requests(connection: Any, source: _Source) -> tuple[dict[Key, dict[str, 
     ended = ("kind = 'attempt'", "latency_s IS NOT NULL")
     condition, values = source.where(*ended)
     query = f"SELECT model, count(*) FROM attempts {condition} GROUP BY 1"  # noqa: S608  # see above
-    counts = {(model,): number for model, number in connection.execute(query, values)}
+    counts: dict[Key, int] = {(model,): number for model, number in connection.execute(query, values)}
     return errors, _percentiles(connection, "model", source, counts, *ended)
 
 

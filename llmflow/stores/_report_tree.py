@@ -8,15 +8,17 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TypeAlias
 
-from llmflow.stores._journal_reports import RunReport
-from llmflow.stores._report_records import AttemptRecord, CallRecord, NodeRecord, Percentiles, Spend
+from llmflow.stores._report_groups import Percentiles
+from llmflow.stores._report_places import Branch, Series, Taken
+from llmflow.stores._report_records import AttemptRecord, CallRecord, NodeRecord
+from llmflow.stores._run_report import RunReport
 
-__all__ = ["FAILURES", "SHOWN", "Branch", "Series", "Taken", "tree_of"]
+__all__ = ["FAILURES", "SHOWN", "tree_of"]
 
 SHOWN = 3
 """How many items of a map are kept whatever became of them: those that began first."""
@@ -26,82 +28,6 @@ _SMALL = 8
 """A map of so few items is kept whole."""
 
 Record: TypeAlias = NodeRecord | CallRecord | AttemptRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a node and all inside it took."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    spend: Spend = Spend()  # noqa: RUF009  # frozen
-
-    def __add__(self, other: Taken) -> Taken:
-        return Taken(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.spend + other.spend,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
-    """A place in a run, with what is recorded of it and what is inside it.
-
-    Attributes:
-        key: The whole path.
-        name: The last part of it.
-        node: None while it has not ended, and for a place that only others are in.
-        status: `ok`, `cached`, `failed`, `cancelled`, `in flight`, `uncertain`; empty when nobody knows.
-        ended: None while it is in flight.
-    """
-
-    key: str
-    name: str
-    node: NodeRecord | None
-    calls: tuple[CallRecord, ...]
-    attempts: tuple[AttemptRecord, ...]
-    children: tuple[Branch | Series, ...]
-    status: str
-    started: float
-    ended: float | None
-    taken: Taken
-
-    @property
-    def model(self) -> str | None:
-        """Who gave the answer, or was asked last."""
-        if self.node is not None and self.node.model is not None:
-            return self.node.model
-        return next((one.model for one in (*reversed(self.calls), *reversed(self.attempts)) if one.model), None)
-
-    @property
-    def prompt_version(self) -> str | None:
-        """Which version of the prompt was used."""
-        own = () if self.node is None else (self.node,)
-        return next((one.prompt_version for one in (*own, *self.calls, *self.attempts) if one.prompt_version), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Series:
-    """The items of a map.
-
-    Attributes:
-        name: What was mapped.
-        number: How many items there are.
-        statuses: How many of them ended how.
-        items: Some of them, in the order in which they began: the first, and those that failed.
-        latency: Of the items that ended.
-    """
-
-    key: str
-    name: str
-    number: int
-    statuses: Mapping[str, int]
-    items: tuple[Branch, ...]
-    latency: Percentiles
-    started: float
-    ended: float | None
-    taken: Taken
 
 
 def tree_of(run: RunReport, *, content: bool = False) -> tuple[Branch | Series, ...]:
@@ -121,7 +47,7 @@ class _Seed:
 
     records: list[Record] = field(default_factory=list[Record])
     children: dict[str, _Seed] = field(default_factory=dict[str, "_Seed"])
-    series: dict[str, Series] = field(default_factory=dict[str, Series])
+    series: dict[str, _Kept] = field(default_factory=dict[str, "_Kept"])
 
     def at(self, path: Iterable[str]) -> _Seed:
         seed = self
@@ -142,27 +68,19 @@ def _grow(rows: Iterable[Record], above: tuple[str, ...]) -> tuple[Branch | Seri
             for one in same:
                 root.at(_split(one.node)[depth:]).records.append(one)
         else:
-            root.at(map_path[depth:-1]).series[map_path[-1]] = _series(map_path, same)
+            root.at(map_path[depth:-1]).series.setdefault(map_path[-1], _Kept()).take(map_path, same)
     return _children(root, above)
 
 
 def _children(seed: _Seed, above: tuple[str, ...]) -> tuple[Branch | Series, ...]:
     grown: list[Branch | Series] = [_branch(name, one, above) for name, one in seed.children.items()]
-    grown += seed.series.values()
+    grown += [one.series((*above, name)) for name, one in seed.series.items()]
     return tuple(sorted(grown, key=lambda one: (one.started, one.key)))
 
 
 def _branch(name: str, seed: _Seed, above: tuple[str, ...]) -> Branch:
     path = (*above, name)
     return _made(path, seed.records, _children(seed, path))
-
-
-def _series(path: tuple[str, ...], rows: Iterable[Record]) -> Series:
-    """Count the items of one map, and keep the first and those that failed."""
-    kept = _Kept()
-    for item, same in groupby(rows, lambda one: _split(one.node)[len(path) - 1]):
-        kept.add(_item((*path[:-1], item), same))
-    return kept.series(path)
 
 
 def _item(path: tuple[str, ...], rows: Iterable[Record]) -> Branch:
@@ -184,6 +102,11 @@ class _Kept:
     started: float = float("inf")
     ended: float = 0.0
     taken: Taken = Taken()  # noqa: RUF009  # frozen
+
+    def take(self, path: tuple[str, ...], rows: Iterable[Record]) -> None:
+        """Take note of the items of the map at a path, whose rows stand together."""
+        for name, its in groupby(rows, lambda one: _split(one.node)[len(path) - 1]):
+            self.add(_item((*path[:-1], name), its))
 
     def add(self, item: Branch) -> None:
         self.statuses[item.status] += 1
@@ -286,20 +209,18 @@ def _span(
 
 def _split(key: str) -> tuple[str, ...]:
     """Return the parts of a path; a slash inside brackets belongs to the key of an item."""
-    return tuple(_parts(key))
-
-
-def _parts(key: str) -> Iterator[str]:
-    depth = start = 0
-    for place, letter in enumerate(key):
-        if letter == "[":
-            depth += 1
-        elif letter == "]":
-            depth = max(0, depth - 1)
-        elif letter == "/" and not depth:
-            yield key[start:place]
-            start = place + 1
-    yield key[start:]
+    pieces = key.split("/")
+    if "[" not in key:
+        return tuple(pieces)
+    parts: list[str] = []
+    inside = 0
+    for piece in pieces:
+        if inside:
+            parts[-1] += f"/{piece}"
+        else:
+            parts.append(piece)
+        inside = max(0, inside + piece.count("[") - piece.count("]"))
+    return tuple(parts)
 
 
 def _map_path(key: str, depth: int) -> tuple[str, ...] | None:

@@ -1,0 +1,52 @@
+"""Which file the reports are about, and what to say when it cannot be read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from llmflow.cli._failures import UsageError
+from llmflow.cli._session import session
+from llmflow.runtime import Runtime
+from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Reports, open_reports
+
+__all__ = ["journal_path", "reports"]
+
+
+def journal_path(runtime: Runtime) -> Path | None:
+    """Return the file of a runtime's journal, None when it is in memory or in a store of a third party."""
+    path = getattr(runtime.cache_store, "path", None)
+    return path if isinstance(path, Path) else None
+
+
+@contextmanager
+def reports() -> Generator[Reports]:
+    """Open the journal for a command."""
+    with session() as runtime:
+        path = journal_path(runtime)
+    if path is None:
+        raise UsageError(
+            "the journal is in memory, or in a store that cannot be looked into",
+            "Name a file: LLMFLOW_STORE=sqlite:///.llmflow/llmflow.db, or store = ... in [tool.llmflow].",
+        )
+    with ExitStack() as opened:
+        try:
+            found = opened.enter_context(open_reports(path))
+        except NoJournal as exc:
+            raise UsageError(str(exc), "It is made when something is run: llmflow run TARGET") from exc
+        except (sqlite3.Error, OSError) as exc:
+            raise UsageError(f"the journal {path} cannot be read: {exc}") from exc
+        try:
+            yield found
+        except (NoRun, AmbiguousRun) as exc:
+            raise UsageError(str(exc), *_ways_out(exc)) from exc
+        except sqlite3.Error as exc:  # a page of the file may be broken although its head is not
+            raise UsageError(f"the journal {path} cannot be read: {exc}") from exc
+
+
+def _ways_out(exc: NoRun | AmbiguousRun) -> tuple[str, ...]:
+    if isinstance(exc, AmbiguousRun):
+        return (f"Write more of it: {', '.join(exc.runs)}",)
+    return ("`llmflow runs` lists those that there are.",)

@@ -1,0 +1,75 @@
+"""Money that was spent, as far as anybody knows; what is not known is said, and never shown as nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from llmflow.cli._report import count
+from llmflow.prices import dollars as usd_of
+from llmflow.stores._report_records import Spend
+
+__all__ = ["money", "plain_spend", "plain_usd", "range_of", "short", "spend_notes"]
+
+_SMALL = Decimal("0.001")
+
+
+def money(usd: Decimal) -> str:
+    """Return dollars: cents of a dollar and more, two digits of what is very little."""
+    if not usd or usd >= 1:
+        return f"${usd:,.2f}"
+    if usd >= _SMALL:
+        return f"${usd:.4f}"
+    return f"${usd.quantize(Decimal(1).scaleb(usd.adjusted() - 1)):f}"
+
+
+def short(spend: Spend) -> str:
+    """Return what was spent, for a column: `> $0.01` when it may be more, `< $0.01` when it may have been nothing."""
+    if spend.known_nano:
+        more = spend.unpriced or spend.open_nano or spend.unbounded
+        return f"> {money(spend.known_usd)}" if more else money(spend.known_usd)
+    if spend.most_usd is None:
+        return "unknown"
+    return f"< {money(spend.most_usd)}" if spend.most_usd else money(spend.most_usd)
+
+
+def range_of(spend: Spend) -> str:
+    """Return `$0.0312 to $0.0350` when some of it is uncertain, `> $0.0312` when it has no bound."""
+    if spend.most_usd is None or not spend.open_nano:
+        return short(spend)
+    return f"{money(spend.known_usd)} to {money(spend.most_usd)}"
+
+
+def spend_notes(spend: Spend) -> Iterator[str]:
+    """Yield a line for each kind of money that is not known."""
+    if spend.unpriced:
+        yield f"{count(spend.unpriced, 'request')} of unknown cost, not in the sum"
+    most = f"{money(usd_of(spend.open_nano))} at most, not in the sum"
+    if spend.unbounded:
+        most = "at most nobody knows how much, not in the sum"
+    if spend.uncertain:
+        yield f"{count(spend.uncertain, 'request')} in flight when the process died{_beside(spend)}: {most}"
+    elif spend.in_flight:
+        yield f"{count(spend.in_flight, 'request')} in flight: {most}"
+
+
+def _beside(spend: Spend) -> str:
+    return f", and {spend.in_flight:,} in flight" if spend.in_flight else ""
+
+
+def plain_usd(nano: int | None) -> str | None:
+    """Return nano-dollars as JSON holds dollars: as text, since a number would be rounded."""
+    return None if nano is None else f"{usd_of(nano):f}"
+
+
+def plain_spend(spend: Spend) -> dict[str, Any]:
+    """Return it as JSON can hold it: what is known, and what it is at most, null when that has no bound."""
+    known = spend.known_nano or not spend.unpriced
+    return {
+        "cost_usd": plain_usd(spend.known_nano) if known else None,
+        "cost_most_usd": None if spend.most_usd is None else f"{spend.most_usd:f}",
+        "unpriced": spend.unpriced,
+        "uncertain": spend.uncertain,
+        "in_flight": spend.in_flight,
+    }
