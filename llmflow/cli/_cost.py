@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 
 from llmflow.cli._groups import HEADINGS, key_cells, plain_cost, plain_key, said_since, saved
 from llmflow.cli._journal_file import reports
 from llmflow.cli._moments import window
-from llmflow.cli._report import tokens
-from llmflow.cli._spend import short, spend_notes
+from llmflow.cli._spend import short, spend_notes, tokens_of
 from llmflow.cli._terminal import out_console, say, table, write_json
 from llmflow.stores._report_groups import GroupCost
-from llmflow.stores._report_records import Spend
+from llmflow.stores._report_records import Spend, add_tokens
 from llmflow.stores._report_sums import GROUPS, Group
 
 __all__ = ["show_cost"]
@@ -51,8 +51,8 @@ def _whole(groups: Iterable[GroupCost]) -> GroupCost:
     return GroupCost(
         key=(),
         requests=sum(one.requests for one in groups),
-        input_tokens=sum(one.input_tokens for one in groups),
-        output_tokens=sum(one.output_tokens for one in groups),
+        input_tokens=reduce(add_tokens, (one.input_tokens for one in groups), None),
+        output_tokens=reduce(add_tokens, (one.output_tokens for one in groups), None),
         hits=sum(one.hits for one in groups),
         saved_nano=sum(one.saved_nano for one in groups),
         unsaved=sum(one.unsaved for one in groups),
@@ -61,5 +61,5 @@ def _whole(groups: Iterable[GroupCost]) -> GroupCost:
 
 
 def _cells(one: GroupCost, *, hits: bool) -> list[str]:
-    cells = [f"{one.requests:,}", tokens(one.input_tokens), tokens(one.output_tokens), short(one.spend)]
+    cells = [f"{one.requests:,}", tokens_of(one.input_tokens), tokens_of(one.output_tokens), short(one.spend)]
     return [*cells, f"{one.hits:,}", saved(one)] if hits else cells

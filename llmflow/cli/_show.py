@@ -91,7 +91,7 @@ def _facts(run: RunSummary, prompts: Sequence[PromptUse], now: float) -> Iterato
 
 
 def _tokens(run: RunSummary) -> str:
-    if not run.input_tokens and not run.output_tokens:
+    if run.input_tokens is None and run.output_tokens is None:
         return ""
     return f", {tokens(run.input_tokens)} tokens in, {tokens(run.output_tokens)} out"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmflow.cli._printable import printable
-from llmflow.cli._report import count, seconds, tokens
+from llmflow.cli._report import count, seconds
 from llmflow.cli._runs import STATUS_STYLES
-from llmflow.cli._spend import short
+from llmflow.cli._spend import short, tokens_of
 from llmflow.cli._timing import Axis
 from llmflow.stores._report_places import Branch, Series, Taken
 from llmflow.stores._report_records import AttemptRecord
@@ -113,7 +113,7 @@ class _Artist:
             **self._columns(
                 one.started,
                 None if one.outcome is None else one.started + (one.latency_s or 0.0),
-                Taken(one.input_tokens or 0, one.output_tokens or 0, one.spend),
+                Taken(one.input_tokens, one.output_tokens, one.spend),
             ),
         )
 
@@ -137,14 +137,14 @@ class _Artist:
     def _columns(self, started: float, ended: float | None, taken: Taken) -> dict[str, Any]:
         columns = {
             "bar": self.axis.bar(started, ended),
-            "took": seconds(None if ended is None else ended - started),
+            "took": seconds(None if ended in (None, started) else ended - started),
         }
         if taken == Taken():
             return columns
         return {
             **columns,
-            "read": tokens(taken.input_tokens),
-            "wrote": tokens(taken.output_tokens),
+            "read": tokens_of(taken.input_tokens),
+            "wrote": tokens_of(taken.output_tokens),
             "cost": short(taken.spend),
         }
 

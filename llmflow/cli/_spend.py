@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from llmflow.cli._report import count
+from llmflow.cli._report import count, tokens
 from llmflow.prices import dollars as usd_of
 from llmflow.stores._report_records import Spend
 
-__all__ = ["money", "plain_spend", "plain_usd", "range_of", "short", "spend_notes"]
+__all__ = ["money", "plain_spend", "plain_usd", "range_of", "short", "spend_notes", "tokens_of"]
 
 _SMALL = Decimal("0.001")
 
@@ -56,6 +56,11 @@ def spend_notes(spend: Spend) -> Iterator[str]:
 
 def _beside(spend: Spend) -> str:
     return f", and {spend.in_flight:,} in flight" if spend.in_flight else ""
+
+
+def tokens_of(number: int | None) -> str:
+    """Return a number of tokens for a column, `-` when nobody counted them."""
+    return "-" if number is None else tokens(number)
 
 
 def plain_usd(nano: int | None) -> str | None:

@@ -13,8 +13,8 @@ from llmflow.cli._groups import HEADINGS, Labels, key_cells, plain_cost, plain_k
 from llmflow.cli._journal_file import reports
 from llmflow.cli._moments import window
 from llmflow.cli._printable import printable
-from llmflow.cli._report import count, seconds, tokens
-from llmflow.cli._spend import short, spend_notes
+from llmflow.cli._report import count, seconds
+from llmflow.cli._spend import short, spend_notes, tokens_of
 from llmflow.cli._terminal import out_console, say, table, write_json
 from llmflow.stores._report_groups import GroupStats
 from llmflow.stores._report_records import Spend
@@ -71,8 +71,8 @@ _CALLS: dict[str, Cell] = {
 }
 _REQUESTS: dict[str, Cell] = {
     "requests": lambda one: f"{one.cost.requests:,}",
-    "tokens in": lambda one: tokens(one.cost.input_tokens),
-    "out": lambda one: tokens(one.cost.output_tokens),
+    "tokens in": lambda one: tokens_of(one.cost.input_tokens),
+    "out": lambda one: tokens_of(one.cost.output_tokens),
     "cost": lambda one: short(one.cost.spend),
     "hits": lambda one: f"{one.cost.hits:,}",
     "saved": lambda one: saved(one.cost),

@@ -148,8 +148,8 @@ class Reports:
     def _summary(self, row: Any) -> RunSummary:
         run_id, target, kind, _, started, finished, latency_s, error, message, tenant, tags, resumed, _, _ = row
         requests, tokens_in, tokens_out, saved, *spend = self._connection.execute(
-            f"SELECT count(*) FILTER (WHERE kind = 'attempt'), coalesce(sum(input_tokens), 0),"  # noqa: S608
-            f" coalesce(sum(output_tokens), 0), coalesce(sum(saved_nano), 0), {SPEND} FROM attempts WHERE run_id = ?",
+            f"SELECT count(*) FILTER (WHERE kind = 'attempt'), sum(input_tokens),"  # noqa: S608
+            f" sum(output_tokens), coalesce(sum(saved_nano), 0), {SPEND} FROM attempts WHERE run_id = ?",
             (run_id,),
         ).fetchone()
         (calls,) = self._connection.execute("SELECT count(*) FROM calls WHERE run_id = ?", (run_id,)).fetchone()

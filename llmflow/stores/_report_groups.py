@@ -35,6 +35,7 @@ class GroupCost:
 
     Attributes:
         key: What it is the sum of: one value, or step and version for a prompt; None for what has none.
+        input_tokens: As far as they were counted, None when none were; as `output_tokens`.
         hits: Answers that took no request.
         saved_nano: Nano-dollars that they had cost when they were asked for, as far as that is known.
         unsaved: How many of them nobody knows that of.
@@ -42,8 +43,8 @@ class GroupCost:
 
     key: tuple[str | None, ...]
     requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     hits: int = 0
     saved_nano: int = 0
     unsaved: int = 0

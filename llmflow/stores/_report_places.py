@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmflow.stores._report_groups import Percentiles
-from llmflow.stores._report_records import AttemptRecord, CallRecord, NodeRecord, Spend
+from llmflow.stores._report_records import AttemptRecord, CallRecord, NodeRecord, Spend, add_tokens
 
 __all__ = ["Branch", "Series", "Taken"]
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a node and all inside it took."""
+    """What a node and all inside it took; tokens are None when nobody counted any."""
 
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
     spend: Spend = Spend()  # noqa: RUF009  # frozen
 
     def __add__(self, other: Taken) -> Taken:
         return Taken(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
+            add_tokens(self.input_tokens, other.input_tokens),
+            add_tokens(self.output_tokens, other.output_tokens),
             self.spend + other.spend,
         )
 

@@ -14,6 +14,7 @@ __all__ = [
     "PromptUse",
     "RunSummary",
     "Spend",
+    "add_tokens",
 ]
 
 
@@ -83,8 +84,8 @@ class RunSummary:
     resumed: int
     calls: int
     requests: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     spend: Spend
     saved_nano: int
 
@@ -185,3 +186,8 @@ class PromptUse:
     prompt_version: str
     label: str | None
     calls: int
+
+
+def add_tokens(one: int | None, other: int | None) -> int | None:
+    """Add tokens as far as they were counted; None when none were."""
+    return other if one is None else one + (other or 0)

@@ -41,7 +41,7 @@ SPEND = f"""
 """What a `Spend` is made of, over rows of `attempts`."""
 _TAKEN = f"""
     count(*) FILTER (WHERE kind = 'attempt'),
-    coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),
+    sum(input_tokens), sum(output_tokens),
     count(*) FILTER (WHERE kind != 'attempt'),
     coalesce(sum(saved_nano), 0),
     count(*) FILTER (WHERE kind != 'attempt' AND saved_nano IS NULL),{SPEND}"""

@@ -158,8 +158,8 @@ def _made(path: tuple[str, ...], records: Iterable[Record], children: tuple[Bran
             calls.append(one)
         else:
             attempts.append(one)
-    taken = sum((Taken(one.input_tokens or 0, one.output_tokens or 0, one.spend) for one in attempts), Taken())
-    status = _status(node, calls, attempts)
+    taken = sum((Taken(one.input_tokens, one.output_tokens, one.spend) for one in attempts), Taken())
+    status = _status(node, calls, attempts) or ("in flight" if any(one.ended is None for one in children) else "")
     started, ended = _span(node, calls, attempts, children)
     return Branch(
         key="/".join(path),
