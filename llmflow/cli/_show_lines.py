@@ -19,6 +19,7 @@ _COLUMNS = ("status", "bar", "took", "read", "wrote", "cost", "model", "prompt")
 _RIGHT = frozenset({"took", "read", "wrote", "cost"})
 _HEADINGS = {"bar": "when", "read": "in", "wrote": "out"}
 _BELOW = ("model", "prompt")
+_SAID = {"prompt": "prompt "}
 _GAP = "  "
 
 
@@ -32,14 +33,22 @@ def laid_out(lines: Sequence[Line], width: int) -> Iterator[Text]:
     longest = max(cell_len(one.guide + one.label) for one in lines if not one.is_note)
     tree = max(cell_len("node"), min(longest, max(_NARROWEST, width - taken)))
     yield _joined([Text(_fit("node", tree), "bold"), *(_cell(heading(name), name, widths, "bold") for name in shown)])
+    said: tuple[str, list[str]] | None = None
     for one in lines:
         if one.is_note:
             yield Text.assemble((one.guide, "dim"), (one.label, "dim"))
             continue
-        label = _labelled(one, tree)
-        yield _joined([label, *(_cell(getattr(one, name), name, widths, _style(one, name)) for name in shown)])
-        below = [getattr(one, name) for name in _BELOW if name not in shown and getattr(one, name)]
-        if below:
+        columns, room = shown, tree
+        if not one.status and shown[0] == "status":  # the label may stand in its place
+            columns, room = shown[1:], tree + len(_GAP) + widths["status"]
+        yield _joined(
+            [_label(one, room), *(_cell(getattr(one, name), name, widths, _style(one, name)) for name in columns)]
+        )
+        below = [
+            f"{_SAID.get(name, '')}{getattr(one, name)}" for name in _BELOW if name not in shown and getattr(one, name)
+        ]
+        if below and said != (one.below, below):  # what was said of the item before need not be said again
+            said = (one.below, below)
             yield Text.assemble((f"{one.below}{_GAP}", "dim"), (", ".join(below), "dim"))
 
 
@@ -48,7 +57,7 @@ def heading(name: str) -> str:
     return _HEADINGS.get(name, name)
 
 
-def _labelled(one: Line, width: int) -> Text:
+def _label(one: Line, width: int) -> Text:
     guide = Text(one.guide, "dim")
     label = _fit(one.label, max(1, width - cell_len(one.guide)))
     return guide.append(label, one.style if not one.status and one.style else "not dim")

@@ -42,20 +42,18 @@ def range_of(spend: Spend) -> str:
 
 
 def spend_notes(spend: Spend) -> Iterator[str]:
-    """Yield a line for each kind of money that is not known."""
+    """Yield a line for each kind of money that is not known, and so is in no sum."""
     if spend.unpriced:
-        yield f"{count(spend.unpriced, 'request')} of unknown cost, not in the sum"
-    most = f"{money(usd_of(spend.open_nano))} at most, not in the sum"
-    if spend.unbounded:
-        most = "at most nobody knows how much, not in the sum"
+        yield f"{count(spend.unpriced, 'request')} of unknown cost"
+    most = "nobody knows how much more" if spend.unbounded else f"at most {money(usd_of(spend.open_nano))} more"
     if spend.uncertain:
-        yield f"{count(spend.uncertain, 'request')} in flight when the process died{_beside(spend)}: {most}"
+        yield f"{count(spend.uncertain, 'request')} cut off when the process died: {_most(spend, most)}"
     elif spend.in_flight:
         yield f"{count(spend.in_flight, 'request')} in flight: {most}"
 
 
-def _beside(spend: Spend) -> str:
-    return f", and {spend.in_flight:,} in flight" if spend.in_flight else ""
+def _most(spend: Spend, most: str) -> str:
+    return f"with {spend.in_flight:,} in flight {most}" if spend.in_flight else most
 
 
 def tokens_of(number: int | None) -> str:

@@ -48,8 +48,8 @@ def show_stats(*, by: Group, step: str | None, since: str | None, until: str | N
         say("no calls" if (since, until, step) == (None, None, None) else "no such calls")
         return
     console = out_console()
-    for part in _tables(by, groups, labels, wide=console.width >= _WIDE):
-        console.print(part)
+    for place, part in enumerate(_tables(by, groups, labels, wide=console.width >= _WIDE)):
+        console.print(*([""] if place else []), part, sep="\n")
     for line in _errors(by, groups, labels):
         console.print(line)
     for note in spend_notes(sum((one.cost.spend for one in groups), Spend())):
@@ -96,7 +96,8 @@ _NOTHING = frozenset({"0", "-", "$0.00"})
 
 def _tables(by: Group, groups: Sequence[GroupStats], labels: Labels, *, wide: bool) -> Iterable[Table]:
     """Return one table where there is room for all columns, else one of the calls and one of their requests."""
-    of_calls = [{**_CALLS, **_REQUESTS}] if wide else [_CALLS, _REQUESTS]
+    few = {name: cell for name, cell in _CALLS.items() if name != "failed"}  # what is not valid has failed
+    of_calls = [{**_CALLS, **_REQUESTS}] if wide else [few, _REQUESTS]
     names = [HEADINGS.get(name, name) for name in GROUPS[by]]
     for columns in [_OF_MODELS] if by == "model" else of_calls:
         cells = {name: [cell(one) for one in groups] for name, cell in columns.items()}
@@ -129,6 +130,7 @@ def _errors(by: Group, groups: Iterable[GroupStats], labels: Labels) -> Iterable
             kinds[kind] += number
             where.setdefault(kind, []).append(f"{' '.join(key_cells(by, one.key, labels))} {number:,}")
     if kinds:
+        yield Text("")
         yield Text("errors", style="bold")
     for kind, number in kinds.most_common(_MOST_ERRORS):
         yield Text(f"  {number:,} {printable(kind)}: {', '.join(where[kind])}")

@@ -5,11 +5,10 @@ SQLite adds up. Percentiles take one pass over the latencies in their order, so 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from llmflow.stores._report_groups import GroupCost, GroupStats, Percentiles, VersionStats, Window
@@ -226,7 +225,7 @@ def _tallies(connection: Any, by: Group, source: _Source) -> dict[Key, _Tally]:
     width = len(GROUPS[by])
     query = (
         f"SELECT {columns}, error, count(*), sum(reasks), sum(repaired), sum(throttled), sum(waited_s)"  # noqa: S608
-        f" FROM calls {condition} GROUP BY {columns}, error"
+        f" FROM calls {condition} GROUP BY {columns}, error ORDER BY {columns}"
     )
     found: dict[Key, _Tally] = {}
     for row in connection.execute(query, values):
@@ -243,7 +242,7 @@ def _of_requests(connection: Any, source: _Source) -> tuple[dict[Key, dict[str, 
         errors.setdefault((model,), {})[outcome] = number
     ended = ("kind = 'attempt'", "latency_s IS NOT NULL")
     condition, values = source.where(*ended)
-    query = f"SELECT model, count(*) FROM attempts {condition} GROUP BY 1"  # noqa: S608  # see above
+    query = f"SELECT model, count(*) FROM attempts {condition} GROUP BY 1 ORDER BY 1"  # noqa: S608  # see above
     counts: dict[Key, int] = {(model,): number for model, number in connection.execute(query, values)}
     return errors, _percentiles(connection, "model", source, counts, *ended)
 
@@ -251,19 +250,25 @@ def _of_requests(connection: Any, source: _Source) -> tuple[dict[Key, dict[str, 
 def _percentiles(
     connection: Any, by: Group, source: _Source, counts: dict[Key, int], *conditions: str
 ) -> dict[Key, Percentiles]:
-    """Return the percentiles of each group, whose sizes are known."""
+    """Return the percentiles of each group, whose sizes are known, in the order that SQLite has them in."""
     condition, values = source.where(*conditions)
-    columns = source.columns(by)
-    query = f"SELECT latency_s, {columns} FROM {source.table} {condition} ORDER BY {columns}, latency_s"  # noqa: S608
-    rows = connection.execute(query, values)
-    return {key: _ranked(same, counts[key]) for key, same in groupby(rows, itemgetter(slice(1, None)))}
+    query = f"SELECT latency_s FROM {source.table} {condition} ORDER BY {source.columns(by)}, latency_s"  # noqa: S608
+    latencies = (latency for (latency,) in connection.execute(query, values))
+    return {key: _ranked(latencies, number) for key, number in counts.items()}
 
 
-def _ranked(rows: Iterable[Row], number: int) -> Percentiles:
-    """Pick the latencies of the nearest ranks, from rows in the order of their latencies."""
-    ranks = [-(-number * percent // 100) for percent in (50, 95, 99)]
-    found = {rank: row[0] for rank, row in enumerate(rows, 1) if rank in ranks}
-    return Percentiles(*(found[rank] for rank in ranks))
+def _ranked(latencies: Iterator[float], number: int) -> Percentiles:
+    """Take so many latencies, which rise, and return those of the nearest ranks."""
+    found: list[float] = []
+    taken = 0
+    for rank in (-(-number * percent // 100) for percent in (50, 95, 99)):
+        if rank > taken:  # of few latencies one may have several ranks
+            found.append(next(islice(latencies, rank - taken - 1, None)))
+            taken = rank
+        else:
+            found.append(found[-1])
+    deque(islice(latencies, number - taken), maxlen=0)
+    return Percentiles(*found)
 
 
 def _sortable(key: Key) -> tuple[str, ...]:

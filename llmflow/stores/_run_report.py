@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from llmflow.records import quick
 from llmflow.stores._report_records import AttemptRecord, CallRecord, NodeRecord, PromptUse, RunSummary
 
 __all__ = ["RunReport"]
@@ -52,11 +53,14 @@ class RunReport:
         return inputs, output
 
     def _read(self, record: Any, table: str, columns: list[str]) -> Iterator[Any]:
-        names = [one.name for one in fields(record)]
-        query = f"SELECT {', '.join(columns)} FROM {table} WHERE run_id = ? ORDER BY {_ORDER[table]}"  # noqa: S608  # see above
+        make, names = quick(record), [one.name for one in fields(record)]
+        flags = _FLAGS.intersection(names)
+        query = f"SELECT {', '.join(columns)} FROM {table} WHERE run_id = ? ORDER BY {_ORDER[table]}"  # noqa: S608  # names of ours
         for row in self._connection.execute(query, (self.summary.run_id,)):
-            said = zip(names, row, strict=True)
-            yield record(**{name: bool(value) if name in _FLAGS else value for name, value in said})
+            said = dict(zip(names, row, strict=True))
+            for name in flags:
+                said[name] = bool(said[name])
+            yield make(**said)
 
 
 _NODE = {"node": "key"}
