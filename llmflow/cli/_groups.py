@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 
 from llmflow.cli._moments import day_and_time
 from llmflow.cli._printable import printable
-from llmflow.cli._spend import money, plain_spend, plain_usd
+from llmflow.cli._spend import plain_spend, plain_usd
 from llmflow.cli._terminal import say
+from llmflow.prices import money
 from llmflow.stores._report_groups import GroupCost
 from llmflow.stores._report_sums import GROUPS, Group
 

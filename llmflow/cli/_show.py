@@ -17,10 +17,10 @@ from llmflow.cli._report import count, seconds, tokens
 from llmflow.cli._runs import STATUS_STYLES, parsed, plain_run
 from llmflow.cli._show_lines import WIDE, laid_out
 from llmflow.cli._show_tree import branches_in, tree_lines
-from llmflow.cli._spend import money, plain_usd, range_of, spend_notes
+from llmflow.cli._spend import plain_usd, range_of, spend_notes
 from llmflow.cli._terminal import out_console, say, write_json
 from llmflow.cli._timing import Axis
-from llmflow.prices import dollars
+from llmflow.prices import dollars, money
 from llmflow.stores._report_places import Branch, Series
 from llmflow.stores._report_records import NodeRecord, PromptUse, RunSummary
 from llmflow.stores._report_tree import tree_of

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 from llmflow.cli._report import count, tokens
 from llmflow.prices import dollars as usd_of
+from llmflow.prices import money
 from llmflow.stores._report_records import Spend
 
-__all__ = ["money", "plain_spend", "plain_usd", "range_of", "short", "spend_notes", "tokens_of"]
-
-_SMALL = Decimal("0.001")
-
-
-def money(usd: Decimal) -> str:
-    """Return dollars: cents of a dollar and more, two digits of what is very little."""
-    if not usd or usd >= 1:
-        return f"${usd:,.2f}"
-    if usd >= _SMALL:
-        return f"${usd:.4f}"
-    return f"${usd.quantize(Decimal(1).scaleb(usd.adjusted() - 1)):f}"
+__all__ = ["plain_spend", "plain_usd", "range_of", "short", "spend_notes", "tokens_of"]
 
 
 def short(spend: Spend) -> str:

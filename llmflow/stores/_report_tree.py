@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby
 from typing import TypeAlias
 
@@ -207,6 +208,7 @@ def _span(
 # -- paths -------------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)  # each key is looked at several times in a row
 def _split(key: str) -> tuple[str, ...]:
     """Return the parts of a path; a slash inside brackets belongs to the key of an item."""
     pieces = key.split("/")
