@@ -60,14 +60,14 @@ def box(text: str) -> str:
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> str:
     """Return a table of cells that are HTML themselves; `right` names the columns of numbers."""
     styles = [_CELL.format(side="right" if name in right else "left") for name in headings]
-    top = "".join(
-        f'<th style="{style};opacity:.7">{escape(name)}</th>' for name, style in zip(headings, styles, strict=True)
-    )
-    body = "".join(
-        f'<tr style="background:none">{"".join(f"<td style={style!r}>{cell}</td>" for cell, style in zip(row, styles, strict=True))}</tr>'
-        for row in rows
-    )
-    return f'<table style="border-collapse:collapse;margin:4px 0;font-size:12px"><tr>{top}</tr>{body}</table>'
+    top = _row("th", [escape(name) for name in headings], [f"{style};opacity:.7" for style in styles])
+    body = "".join(_row("td", row, styles) for row in rows)
+    return f'<table style="border-collapse:collapse;margin:4px 0;font-size:12px">{top}{body}</table>'
+
+
+def _row(tag: str, cells: Sequence[str], styles: Sequence[str]) -> str:
+    inside = (f'<{tag} style="{style}">{cell}</{tag}>' for cell, style in zip(cells, styles, strict=True))
+    return f'<tr style="background:none">{"".join(inside)}</tr>'
 
 
 def bar(share: float, colour: str) -> str:

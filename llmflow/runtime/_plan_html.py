@@ -29,8 +29,8 @@ def plan_html(plan: Plan) -> str:
         *(f"<div>{faint(f'note: {note}')}</div>" for note in plan.bounds.notes),
         *(f"<div>{faint(f'constant {name} = {value!r}, read once')}</div>" for name, value in plan.constants),
         "" if plan.graph is None else _drawing(plan.graph),
-        _layers(plan.layers, "kept for the whole run"),
         table(("node", "kind", "gives", "after", "model", "at worst"), list(_rows(plan.nodes, ""))),
+        _layers(plan.layers, "kept for the whole run"),
         *(_layers(node.layers, node.key) for node in _all(plan.nodes)),
     )
 
