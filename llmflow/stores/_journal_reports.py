@@ -64,14 +64,14 @@ def open_reports(path: Path) -> Generator[Reports]:
     """
     connection = Database(path, JOURNAL_SCHEMA, sqlite3.connect).open_reader()
     if connection is None:
-        msg = f"there is no journal: {path} does not exist"
+        msg = f"no run is recorded in {path} yet" if path.exists() else f"there is no journal: {path} does not exist"
         raise NoJournal(msg)
     try:
         connection.text_factory = _text
         connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         connection.execute("BEGIN")
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone() is None:
-            msg = f"there is no journal in {path} yet, only a cache"
+            msg = f"no run is recorded in {path} yet"
             raise NoJournal(msg)
         yield Reports(connection)
     finally:

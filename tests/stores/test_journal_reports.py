@@ -52,21 +52,30 @@ def test_a_file_of_the_cache_alone_is_no_journal(tmp_path):
     """It is of an older version, and stays as it is."""
     Rows(tmp_path / "cache.db", version=1, journal=False).close()
     before = (tmp_path / "cache.db").read_bytes()
-    with pytest.raises(NoJournal, match="only a cache"), open_reports(tmp_path / "cache.db"):
+    with pytest.raises(NoJournal, match="no run is recorded in .*cache.db yet"), open_reports(tmp_path / "cache.db"):
         pass
 
     assert before == (tmp_path / "cache.db").read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"no database" * 100, b"x"])
-def test_a_corrupt_file_stays_where_it_is(tmp_path, content):
+def test_a_corrupt_file_stays_where_it_is(tmp_path):
     """Only who writes sets it aside."""
+    content = b"no database" * 100
     (tmp_path / "corrupt.db").write_bytes(content)
     with pytest.raises(sqlite3.DatabaseError, match="not a database"), open_reports(tmp_path / "corrupt.db"):
         pass
 
     assert ["corrupt.db"] == os.listdir(tmp_path)
     assert content == (tmp_path / "corrupt.db").read_bytes()
+
+
+def test_an_empty_file_is_no_journal(tmp_path):
+    """Somebody has begun to make one."""
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(NoJournal, match="no run is recorded in"), open_reports(tmp_path / "empty.db"):
+        pass
+
+    assert ["empty.db"] == os.listdir(tmp_path)
 
 
 def test_a_newer_file_is_refused(tmp_path):
