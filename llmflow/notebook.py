@@ -162,7 +162,7 @@ def _shown(value: object) -> str:
 
 def _json(value: object) -> str:
     try:
-        plain = to_jsonable_python(value, by_alias=True, fallback=str, inf_nan_mode="strings", bytes_mode="base64")
+        plain = to_jsonable_python(value, by_alias=True, fallback=str, bytes_mode="base64")
         return json.dumps(plain, ensure_ascii=False, indent=2)
     except (ValueError, TypeError, RecursionError):  # what holds itself has no JSON
         return repr(value)
