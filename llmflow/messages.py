@@ -418,6 +418,11 @@ class Result(Generic[T_co]):
     prompt_label: str | None = None
     calls: tuple[Result[Any], ...] = ()
 
+    def _repr_html_(self) -> str:
+        from llmflow.notebook import result_html  # nobody but a notebook needs it
+
+        return result_html(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome(Generic[T_co]):

@@ -12,6 +12,8 @@ import typer
 import llmflow
 from llmflow.cli._failures import EXIT_INTERRUPTED, UsageError
 from llmflow.cli._guard import guarded
+from llmflow.cli._options import AsJson
+from llmflow.cli._report_commands import add_reports
 from llmflow.cli._terminal import say
 
 if TYPE_CHECKING:
@@ -55,7 +57,6 @@ ModelName = Annotated[
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, errors included, for a program to read.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write nothing but data and errors.")]
 
 
@@ -264,6 +265,8 @@ def graph(
 
     show_graph(target, form=form.value, out=out)
 
+
+add_reports(app)
 
 cache = typer.Typer(help="Look at the answers that are kept, and drop them.", no_args_is_help=True)
 app.add_typer(cache, name="cache")

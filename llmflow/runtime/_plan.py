@@ -122,6 +122,11 @@ class Plan:
                 node, "", said=self.bounds if len(self.nodes) == 1 else Bounds(notes=self.bounds.notes)
             )
 
+    def _repr_html_(self) -> str:
+        from llmflow.runtime._plan_html import plan_html  # nobody but a notebook needs it
+
+        return plan_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain dicts, fit for JSON."""
         return {
