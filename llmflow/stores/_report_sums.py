@@ -127,7 +127,7 @@ def versions(connection: Any, step: str, window: Window) -> list[VersionStats]:
     seen = {
         version: (first, last)
         for version, first, last in connection.execute(
-            f"SELECT prompt_version, min(finished - latency_s), max(finished) FROM calls {condition} GROUP BY 1",  # noqa: S608  # no part of it comes from outside
+            f"SELECT prompt_version, min(finished - latency_s), max(finished) FROM calls {condition} GROUP BY 1",  # no part of it comes from outside
             values,
         )
     }
@@ -162,7 +162,7 @@ def _grouped(connection: Any, source: _Source, by: Group, sums: str) -> Iterator
     condition, values = source.where()
     columns = source.columns(by)
     width = len(GROUPS[by])
-    query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"  # noqa: S608  # see above
+    query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"  # see above
     for row in connection.execute(query, values):
         yield row[:width], row[width:]
 
@@ -224,7 +224,7 @@ def _tallies(connection: Any, by: Group, source: _Source) -> dict[Key, _Tally]:
     columns = source.columns(by)
     width = len(GROUPS[by])
     query = (
-        f"SELECT {columns}, error, count(*), sum(reasks), sum(repaired), sum(throttled), sum(waited_s)"  # noqa: S608
+        f"SELECT {columns}, error, count(*), sum(reasks), sum(repaired), sum(throttled), sum(waited_s)"
         f" FROM calls {condition} GROUP BY {columns}, error ORDER BY {columns}"
     )
     found: dict[Key, _Tally] = {}
@@ -237,12 +237,12 @@ def _of_requests(connection: Any, source: _Source) -> tuple[dict[Key, dict[str, 
     """Return what went wrong with the requests of each model, and how long those that ended took."""
     errors: dict[Key, dict[str, int]] = {}
     condition, values = source.where("kind = 'attempt'", _BAD)
-    query = f"SELECT model, outcome, count(*) FROM attempts {condition} GROUP BY 1, 2"  # noqa: S608  # see above
+    query = f"SELECT model, outcome, count(*) FROM attempts {condition} GROUP BY 1, 2"  # see above
     for model, outcome, number in connection.execute(query, values):
         errors.setdefault((model,), {})[outcome] = number
     ended = ("kind = 'attempt'", "latency_s IS NOT NULL")
     condition, values = source.where(*ended)
-    query = f"SELECT model, count(*) FROM attempts {condition} GROUP BY 1 ORDER BY 1"  # noqa: S608  # see above
+    query = f"SELECT model, count(*) FROM attempts {condition} GROUP BY 1 ORDER BY 1"  # see above
     counts: dict[Key, int] = {(model,): number for model, number in connection.execute(query, values)}
     return errors, _percentiles(connection, "model", source, counts, *ended)
 
@@ -252,7 +252,7 @@ def _percentiles(
 ) -> dict[Key, Percentiles]:
     """Return the percentiles of each group, whose sizes are known, in the order that SQLite has them in."""
     condition, values = source.where(*conditions)
-    query = f"SELECT latency_s FROM {source.table} {condition} ORDER BY {source.columns(by)}, latency_s"  # noqa: S608
+    query = f"SELECT latency_s FROM {source.table} {condition} ORDER BY {source.columns(by)}, latency_s"
     latencies = (latency for (latency,) in connection.execute(query, values))
     return {key: _ranked(latencies, number) for key, number in counts.items()}
 
