@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, cast, overload
-
-from pydantic_core import to_jsonable_python
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import Message
@@ -24,6 +20,7 @@ from llmflow.step._unit import Unit
 if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.policy import Off
+    from llmflow.versions import PromptParts
 
 __all__ = ["Step", "step"]
 
@@ -79,6 +76,7 @@ class Step(Unit[P, T]):
         self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
         self._shots: tuple[Message, ...] | None = None if self._examples else ()
         self.version = version
+        self._parts: list[PromptParts] = []  # of this step and its copies: a method's step is copied at every call
 
     def _read_template(self, function: Callable[..., Any]) -> Template | None:
         """Compile the docstring if the body uses it, so that its mistakes show at decoration; else it is documentation."""
@@ -169,25 +167,29 @@ class Step(Unit[P, T]):
     @property
     def prompt_version(self) -> str:
         """What identifies the wording that was used: `version=`, else a hash over all that shapes the prompt."""
-        if self.version is None:
-            self.version = self._fingerprint()
-        return self.version
+        return self.prompt_parts.version if self.version is None else self.version
 
-    def _fingerprint(self) -> str:
-        try:
-            body = inspect.getsource(self.function)
-        except (OSError, TypeError):
-            body = repr(self.function.__code__.co_code)
-        parts = {
-            "body": self._template.source if self._template else body,
-            "system": self.system,
-            "examples": self._examples,
-            "checks": [getattr(check, "__qualname__", repr(type(check))) for check in self.checks],
-            "params": dict(self.params),
-            "schema": None if self.output.is_text else self.output.json_schema,
-        }
-        plain = to_jsonable_python(parts, fallback=lambda value: type(value).__qualname__)
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    @property
+    def prompt_parts(self) -> PromptParts:
+        """What the prompt is made of, each part that its version depends on, and what the version cannot see."""
+        if not self._parts:
+            self._parts.append(self._take_apart())
+        return self._parts[0]
+
+    def _take_apart(self) -> PromptParts:
+        from llmflow.versions import Shape, prompt_parts  # at the first call, not while decorating
+
+        output = self.output
+        return prompt_parts(
+            self.function,
+            template=self._template.source if self._template else None,
+            has_body=self.body is self.function,
+            system=self._system.source if self._system else None,
+            examples=self._examples,
+            checks=self.checks,
+            params=self.params,
+            shape=Shape(output.name, output.json_schema, output.fingerprint, output.model),
+        )
 
     # -- binding -------------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,7 @@ class Step(Unit[P, T]):
         if params is not None:
             self.params = cast("Params", {**self.params, **_check_params(params, self.name)})
             self.version = None
+            self._parts = []
         if version is not None:
             self.version = version
 
