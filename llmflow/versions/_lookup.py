@@ -77,7 +77,7 @@ class Place:
         """
         root = chain[0]
         if root in reads.imports:
-            value, holder = self._imported(root, reads.imports[root], home), None
+            value, holder = self._imported(reads.imports[root], home), None
         elif root in self.cells:
             value, holder = _content(self.cells[root]), None
         elif root in self.names:
@@ -92,7 +92,7 @@ class Place:
         hidden = name.startswith("__") and name.endswith("__") and name != "__doc__"
         return NOTHING if hidden else self.names[name]
 
-    def _imported(self, name: str, what: Imported, home: Home) -> Any:
+    def _imported(self, what: Imported, home: Home) -> Any:
         """Return what an import in the body gives; only the author's own modules are loaded for it."""
         module = _absolute(what, self.names)
         if (standing := home.standing(module)) != "own":

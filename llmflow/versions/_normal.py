@@ -81,7 +81,7 @@ def _written(value: object) -> str:
     return "~" if value is None else _constant(value)
 
 
-def _node(node: ast.AST) -> str:
+def _node(node: ast.AST) -> str:  # noqa: PLR0911  # one for each node that has a form of its own
     match node:
         case ast.Constant():
             return _constant(node.value)
@@ -170,7 +170,7 @@ def _format_spec(spec: ast.expr | None) -> str:
 # -- annotations -------------------------------------------------------------------------------------------------------
 
 
-def annotation_of(node: ast.expr) -> ast.expr:
+def annotation_of(node: ast.expr) -> ast.expr:  # noqa: PLR0911  # one for each form that may hold a quoted type
     """Return an annotation as an expression, whether or not it, or a part of it, is in quotes."""
     match node:
         case ast.Constant(value=str(text)):

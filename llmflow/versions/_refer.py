@@ -57,7 +57,7 @@ class Objects:
             msg = f"it cannot be written down: {type(exc).__name__}"
             raise Unseen(msg) from exc
 
-    def refer(self, value: Any) -> str:
+    def refer(self, value: Any) -> str:  # noqa: PLR0911  # one for each kind of object
         """Return what stands for a function, a class or an object.
 
         Raises:

@@ -101,7 +101,7 @@ class _Scope:
         elif isinstance(node, ast.AST):
             self._read(node)
 
-    def _read(self, node: ast.AST) -> None:  # noqa: C901  # one case for each way Python has to bind a name
+    def _read(self, node: ast.AST) -> None:  # noqa: C901, PLR0912  # one case for each way Python has to bind a name
         match node:
             case ast.Name(id=name, ctx=ast.Load()):
                 self._add((name,))

@@ -83,7 +83,7 @@ def _index(around: ast.AST, path: str, found: ModuleSource) -> None:
             _index(node, path, found)
 
 
-def _index_names(statement: ast.stmt, found: ModuleSource) -> None:
+def _index_names(statement: ast.stmt, found: ModuleSource) -> None:  # noqa: C901  # one case for each statement that names
     """Note what a statement at the top of the module gives names to, inside `if` and `try` too."""
     match statement:
         case ast.ImportFrom():
@@ -179,8 +179,21 @@ def _is_own(code: CodeType, of: type[Any]) -> bool:
 
 
 def source_text(node: CodeNode | ast.stmt, source: ModuleSource) -> str:
-    """Return the lines of a node as they stand in the file, its decorators left out and not indented."""
-    lines = source.text.splitlines()[node.lineno - 1 : node.end_lineno]
+    """Return the lines of a node as they stand in the file, not indented, without decorators and docstring."""
     if isinstance(node, ast.Lambda):
         return ast.get_source_segment(source.text, node) or ""
-    return textwrap.dedent("\n".join(lines)).strip()
+    lines = source.text.splitlines()
+    start, end = node.lineno - 1, node.end_lineno or node.lineno
+    kept = lines[start:end]
+    documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and _is_docstring(node.body[0])
+    if documented and (first := node.body[0]).lineno > node.lineno and len(node.body) > 1:
+        kept = [*lines[start : first.lineno - 1], *lines[first.end_lineno or 0 : end]]
+    return textwrap.dedent("\n".join(kept)).strip()
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

@@ -49,7 +49,7 @@ class Writer:
         self._refer = refer
         self._relative = relative
 
-    def write(self, value: Any) -> str:
+    def write(self, value: Any) -> str:  # noqa: PLR0911  # one for each kind of value
         """Return the text of a value.
 
         Raises:
@@ -78,7 +78,7 @@ class Writer:
         inside = self._relative(value)
         return quoted(value) if inside is None else f"path({quoted(inside)})"
 
-    def _tagged(self, value: Any, kind: type[Any]) -> str:
+    def _tagged(self, value: Any, kind: type[Any]) -> str:  # noqa: PLR0911  # as above
         if isinstance(value, PurePath):
             return self._path(value)
         if isinstance(value, Enum):
