@@ -38,7 +38,7 @@ class Found:
             return
         self.units.append(unit)
         if isinstance(unit, Step):
-            self._add_step(cast("Step[..., Any]", unit), called)
+            self._add_step(unit, called)
             return
         try:
             with redirect_stdout(sys.stderr):  # what bodies print is no data
@@ -101,7 +101,7 @@ def _units_in(module: ModuleType) -> Iterator[tuple[str, Unit[..., Any]]]:
 
 def _named(items: Iterable[tuple[str, object]]) -> Iterator[tuple[str, Unit[..., Any]]]:
     for name, value in items:
-        inner = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+        inner: object = getattr(value, "__func__", value)  # of a static or class method
         if isinstance(inner, Unit):
             yield name, cast("Unit[..., Any]", inner)
 
@@ -109,7 +109,7 @@ def _named(items: Iterable[tuple[str, object]]) -> Iterator[tuple[str, Unit[...,
 def _inside(unit: Unit[..., Any]) -> Iterator[Unit[..., Any]]:
     """Yield the units that a flow's graph holds, or that the body of a task or an eager flow names."""
     if isinstance(unit, Flow) and not unit.eager:
-        yield from cast("Flow[..., Any]", unit).graph().units()
+        yield from unit.graph().units()
         return
     code: CodeType = unit.function.__code__
     known = unit.function.__globals__

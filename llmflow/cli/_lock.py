@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -155,26 +155,28 @@ class _Reader:
         return LockedPrompt(**table, sources={one: str(sources[one]) for one in names if one in sources})
 
     def _example(self, said: Any, where: str) -> tuple[str, str]:
-        pair = cast("Mapping[str, Any]", said) if isinstance(said, Mapping) else {}
-        given, output = pair.get("input"), pair.get("output")
+        pair = self._table(said, "of an example", where)
+        given: object = pair.get("input")
+        output: object = pair.get("output")
         if not isinstance(given, str) or not isinstance(output, str):
             raise self._wrong(f"has an example without input and output in {where}", where)
         return given, output
 
     def _table(self, said: Any, name: str, line: str) -> Mapping[str, Any]:
-        if not isinstance(said, Mapping):
-            raise self._wrong(f"has no table {name}", line)
-        return cast("Mapping[str, Any]", said)
+        if isinstance(said, Mapping):
+            return cast("Mapping[str, Any]", said)
+        raise self._wrong(f"has no table {name}", line)
 
-    def _list(self, said: Any, line: str) -> list[Any]:
-        if not isinstance(said, list):
-            raise self._wrong(f"has no list of examples in {line}", line)
-        return cast("list[Any]", said)
+    def _list(self, said: Any, line: str) -> Sequence[Any]:
+        if isinstance(said, list):
+            return cast("Sequence[Any]", said)
+        raise self._wrong(f"has no list of examples in {line}", line)
 
     def _texts(self, said: Any, name: str) -> tuple[str, ...]:
-        if not isinstance(said, list) or not all(isinstance(one, str) for one in cast("list[Any]", said)):
+        texts = tuple(cast("Sequence[object]", said)) if isinstance(said, list) else (None,)
+        if not all(isinstance(one, str) for one in texts):
             raise self._wrong(f"does not say what it was made `{name}`", name)
-        return tuple(cast("list[str]", said))
+        return cast("tuple[str, ...]", texts)
 
     def _wrong(self, why: str, line: str) -> UsageError:
         found = (number for number, text in enumerate(self._lines, 1) if re.match(re.escape(line), text))

@@ -70,7 +70,7 @@ def differences(lock: Lock | None, now: Mapping[str, LockedPrompt], *, all_of_it
         now: The prompts of the code.
         all_of_it: Whether `now` is everything that the lock is about, so that what is not in it is gone.
     """
-    locked = {} if lock is None else lock.prompts
+    locked: Mapping[str, LockedPrompt] = {} if lock is None else lock.prompts
     names = sorted({*now, *(locked if all_of_it else ())})
     return [_difference(name, locked.get(name), now.get(name)) for name in names]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import CodeType, FunctionType
-from typing import Any, cast
+from typing import Any
 
 from llmflow.versions._scopes import Reads
 
@@ -46,9 +46,8 @@ def _constants(code: CodeType) -> Iterator[str]:
 def _flat(values: tuple[Any, ...]) -> Iterator[str]:
     """Yield the constants one by one: compilers fold them into tuples at will."""
     for one in values:
-        if isinstance(one, tuple):
-            yield from _flat(cast("tuple[Any, ...]", one))
-        elif isinstance(one, frozenset):
-            yield from _flat(tuple(cast("frozenset[Any]", one)))
+        inside: Any = one
+        if isinstance(one, tuple | frozenset):
+            yield from _flat((*inside,))
         elif not isinstance(one, CodeType) and not (isinstance(one, str) and "<locals>" in one):
             yield repr(one)

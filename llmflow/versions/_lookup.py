@@ -121,7 +121,7 @@ def place_of_class(of: type[Any]) -> Place:
     cells: dict[str, Any] = {}
     names: dict[str, Any] = {"__name__": of.__module__} if module is None else vars(module)
     for value in vars(of).values():
-        plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+        plain = getattr(value, "__func__", value)  # of a static or class method
         if isinstance(plain, FunctionType) and plain.__module__ == of.__module__:
             cells |= zip(plain.__code__.co_freevars, plain.__closure__ or (), strict=True)
             names = plain.__globals__

@@ -12,9 +12,11 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, TypeAlias, cast
 
 from llmflow.versions._home import Home, top_of
-from llmflow.versions._values import Unseen, Writer
+from llmflow.versions._values import Unseen, Writer, kind_of
 
 __all__ = ["Objects", "has_a_home", "label"]
+
+_METHODS: tuple[type[Any], ...] = (staticmethod, classmethod, MethodType)
 
 Number: TypeAlias = Callable[[Any, str], str]
 """Gives a function or class of the program its number, and has it followed."""
@@ -71,8 +73,7 @@ class Objects:
         if isinstance(value, type):
             return self._class(cast("type[Any]", value))
         if isinstance(value, functools.partial):
-            part = cast("functools.partial[Any]", value)
-            return f"partial({self.refer(part.func)},{self.writer.write(part.args)},{self.writer.write(part.keywords)})"
+            return self._partial(value)
         if isinstance(value, property):
             return f"property({','.join(self.refer(one) for one in (value.fget, value.fset) if one is not None)})"
         if (wrapped := _wrapped(value)) is not None:
@@ -98,6 +99,10 @@ class Objects:
             )
         return self.refer(inner) + self._registered(function)
 
+    def _partial(self, value: Any) -> str:
+        fixed = f"{self.writer.write(value.args)},{self.writer.write(value.keywords)}"
+        return f"partial({self.refer(value.func)},{fixed})"
+
     def _registered(self, function: FunctionType) -> str:
         """Return what `functools.singledispatch` chooses from."""
         registry = getattr(function, "registry", None)
@@ -119,7 +124,7 @@ class Objects:
         return self._number(of, label(of.__module__) + of.__qualname__)
 
     def _object(self, value: Any) -> str:
-        kind = cast("type[Any]", type(value))
+        kind = kind_of(value)
         if top_of(kind.__module__) == "llmflow":
             return f"llmflow.{kind.__name__}({value.name if hasattr(value, 'kind') else ''})"
         if isinstance(value, logging.Logger):
@@ -168,9 +173,9 @@ def label(module: str | None) -> str:
 
 def _plain(value: Any) -> Any:
     """Return the function inside of a method."""
-    if isinstance(value, staticmethod | classmethod | MethodType):
-        return value.__func__
-    return value.func if isinstance(value, functools.cached_property) else value
+    if isinstance(value, functools.cached_property):
+        return cast("Any", value).func
+    return getattr(value, "__func__", None) if isinstance(value, _METHODS) else value
 
 
 def _wrapped(value: Any) -> Any:

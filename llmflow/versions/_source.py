@@ -7,12 +7,11 @@ import functools
 import linecache
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeAlias
 
-from llmflow.versions._normal import CodeNode, FunctionNode
+from llmflow.versions._normal import CodeNode, FunctionNode, normal_form
 
 __all__ = ["ModuleSource", "class_node", "function_node", "module_source", "source_of", "source_text"]
 
@@ -118,16 +117,29 @@ def function_node(function: FunctionType) -> tuple[FunctionNode, ModuleSource] |
     else:
         candidates = source.functions.get((code.co_name, code.co_firstlineno), [])
     same = [one for one in candidates if _parameters(one) == _parameters_of(code)]
-    return (same[0], source) if len(same) == 1 else None
+    return (same[0], source) if len({normal_form(one) for one in same}) == 1 else None
 
 
-def _lambdas_of(code: CodeType, source: ModuleSource) -> Iterator[ast.Lambda]:
-    """Yield the lambdas whose body is where the code says it is."""
+def _lambdas_of(code: CodeType, source: ModuleSource) -> list[ast.Lambda]:
+    """Return the lambdas whose body is where the code says it is; some compilers do not say it of a constant."""
     places = {*code.co_positions()}
-    for one in source.lambdas:
-        body = one.body
-        if (body.lineno, body.end_lineno, body.col_offset, body.end_col_offset) in places:
-            yield one
+    exact = [one for one in source.lambdas if _place(one.body) in places]
+    if exact:
+        return exact
+    in_line = [one for one in source.lambdas if one.lineno == code.co_firstlineno]
+    return [one for one in in_line if _gives(one, code)] or in_line
+
+
+def _place(node: ast.expr) -> tuple[int, int | None, int, int | None]:
+    return (node.lineno, node.end_lineno, node.col_offset, node.end_col_offset)
+
+
+def _gives(node: ast.Lambda, code: CodeType) -> bool:
+    """Whether a lambda is one that returns a constant of the code."""
+    body = node.body
+    return isinstance(body, ast.Constant) and any(
+        type(one) is type(body.value) and one == body.value for one in code.co_consts
+    )
 
 
 def _parameters(node: FunctionNode) -> list[str]:
@@ -162,10 +174,8 @@ def class_node(of: type[Any]) -> tuple[ast.ClassDef, ModuleSource] | None:
 
 def _code(value: object) -> CodeType | None:
     """Return the code of a method."""
-    if isinstance(value, staticmethod | classmethod):
-        value = value.__func__
-    if isinstance(value, property):
-        value = value.fget
+    value = getattr(value, "__func__", value)
+    value = value.fget if isinstance(value, property) else value
     code = getattr(value, "__code__", None) if isinstance(value, FunctionType) else None
     return code if isinstance(code, CodeType) else None
 
@@ -185,9 +195,10 @@ def source_text(node: CodeNode | ast.stmt, source: ModuleSource) -> str:
     lines = source.text.splitlines()
     start, end = node.lineno - 1, node.end_lineno or node.lineno
     kept = lines[start:end]
-    documented = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and _is_docstring(node.body[0])
-    if documented and (first := node.body[0]).lineno > node.lineno and len(node.body) > 1:
-        kept = [*lines[start : first.lineno - 1], *lines[first.end_lineno or 0 : end]]
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        first = node.body[0]
+        if _is_docstring(first) and first.lineno > node.lineno and len(node.body) > 1:
+            kept = [*lines[start : first.lineno - 1], *lines[first.end_lineno or 0 : end]]
     return textwrap.dedent("\n".join(kept)).strip()
 
 

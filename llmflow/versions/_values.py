@@ -16,11 +16,11 @@ from enum import Enum
 from json.encoder import encode_basestring_ascii as quoted
 from pathlib import PurePath
 from types import GenericAlias, MappingProxyType, UnionType
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 from llmflow.canonical import canonical
 
-__all__ = ["Refer", "Unseen", "Writer"]
+__all__ = ["Refer", "Unseen", "Writer", "kind_of"]
 
 Refer: TypeAlias = Callable[[Any], str]
 """Writes what is no data: a function, a class, an object of somebody's class."""
@@ -30,7 +30,13 @@ _BY_TEXT = (dt.date, dt.time, dt.timedelta, dt.timezone, Decimal, uuid.UUID)
 _LISTS = (list, tuple, collections.deque)
 _MAPPINGS = (dict, MappingProxyType, collections.OrderedDict, collections.defaultdict, collections.Counter)
 _SETS = (set, frozenset)
+_BASES: tuple[type[Any], ...] = (str, int, float, bytes, list, tuple, dict, set, frozenset)
 _ALIASES = (GenericAlias, UnionType)
+
+
+def kind_of(value: object) -> type[Any]:
+    """Return the type of a value, whatever the value says that it is."""
+    return type(value)
 
 
 class Unseen(Exception):
@@ -55,7 +61,7 @@ class Writer:
         Raises:
             Unseen: When its content cannot be told.
         """
-        kind = cast("type[Any]", type(value))
+        kind = kind_of(value)
         if kind is str:
             return self._text(value)
         if kind is int:
@@ -123,20 +129,21 @@ class Writer:
 
     def _object(self, value: Any, kind: type[Any]) -> str:
         """Return an object that is nothing but its fields, or a subclass of something plain."""
-        if isinstance(value, type):
+        if issubclass(kind, type):
             return self._refer(value)
-        if is_dataclass(value):
-            held = {one.name: getattr(value, one.name, None) for one in fields(value)}
+        if is_dataclass(kind):
+            held: dict[str, Any] = {one.name: getattr(value, one.name, None) for one in fields(kind)}
         elif hasattr(kind, "__pydantic_fields__"):
-            held = cast("dict[str, Any]", {**value.__dict__, **(getattr(value, "__pydantic_extra__", None) or {})})
-        elif isinstance(value, tuple) and hasattr(kind, "_fields"):
-            held = dict(zip(kind._fields, cast("tuple[Any, ...]", value), strict=True))
+            extra: Any = getattr(value, "__pydantic_extra__", None)
+            held = {**value.__dict__, **(extra or {})}
+        elif issubclass(kind, tuple) and (names := getattr(kind, "_fields", None)) is not None:
+            held = dict(zip(names, value, strict=True))
         else:
             return self._of_subclass(value, kind)
         return f"{self._refer(kind)}({','.join(self._pairs(held))})"
 
     def _of_subclass(self, value: Any, kind: type[Any]) -> str:
-        for base in (str, int, float, bytes, list, tuple, dict, set, frozenset):
+        for base in _BASES:
             if isinstance(value, base):
                 plain = str.__str__(value) if base is str else base(value)
                 return f"{self._refer(kind)}({self.write(plain)})"
