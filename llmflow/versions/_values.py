@@ -131,14 +131,8 @@ class Writer:
         """Return an object that is nothing but its fields, or a subclass of something plain."""
         if issubclass(kind, type):
             return self._refer(value)
-        if is_dataclass(kind):
-            held: dict[str, Any] = {one.name: getattr(value, one.name, None) for one in fields(kind)}
-        elif hasattr(kind, "__pydantic_fields__"):
-            extra: Any = getattr(value, "__pydantic_extra__", None)
-            held = {**value.__dict__, **(extra or {})}
-        elif issubclass(kind, tuple) and (names := getattr(kind, "_fields", None)) is not None:
-            held = dict(zip(names, value, strict=True))
-        else:
+        held = _held(value, kind)
+        if held is None:
             return self._of_subclass(value, kind)
         return f"{self._refer(kind)}({','.join(self._pairs(held))})"
 
@@ -155,3 +149,16 @@ class Writer:
 
     def _listed(self, kind: type[Any], texts: Iterable[str]) -> str:
         return f"{kind.__name__}[{','.join(texts)}]"
+
+
+def _held(value: Any, kind: type[Any]) -> dict[str, Any] | None:
+    """Return what an object of fields holds, None for one that is more than its fields."""
+    names: Any = getattr(kind, "_fields", None)
+    if is_dataclass(kind):
+        return {one.name: getattr(value, one.name, None) for one in fields(kind)}
+    if hasattr(kind, "__pydantic_fields__"):
+        extra: Any = getattr(value, "__pydantic_extra__", None)
+        return {**value.__dict__, **(extra or {})}
+    if names is not None and issubclass(kind, tuple):
+        return dict(zip(names, value, strict=True))
+    return None
