@@ -41,10 +41,13 @@ class Home:
 
     def _is_beside(self, top: str) -> bool:
         """Whether a module or package lies in the folder of a program that is no package itself."""
-        module = sys.modules.get(top)
-        if module is None or self.package is not None or self.folder is None:
+        if self.package is not None or self.folder is None:
             return False
-        return _folder_of(vars(module)) == self.folder
+        module = sys.modules.get(top)
+        if module is not None:
+            return _folder_of(vars(module)) == self.folder
+        place = os.path.join(self.folder, top)  # noqa: PTH118  # paths as text
+        return os.path.exists(f"{place}.py") or os.path.isdir(place)  # noqa: PTH110, PTH112  # as above
 
     def relative(self, path: str) -> str | None:
         """Return an absolute path as it reads from the folder of the program; None for one that lies elsewhere."""
