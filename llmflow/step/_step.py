@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, cast, overload
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import Message
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from llmflow.schema import Codec
     from llmflow.step._bound import BoundStep
     from llmflow.step._bound_variants import BoundVariants
+    from llmflow.versions import PromptParts
 
 __all__ = ["Step", "step"]
 
@@ -86,9 +85,9 @@ class Step(Unit[P, T]):
         self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
         self._shots: tuple[Message, ...] | None = None if self._examples else ()
         self.version = version
-        self._is_version_given = version is not None
         self._later_params: Params = {}
         self._read: dict[Wording, tuple[Template, Template | None]] = {}  # shared by all copies of the step
+        self._parts: list[PromptParts] = []  # of this step and its copies: a method's step is copied at every call
 
     def _read_template(self, function: Callable[..., Any]) -> Template | None:
         """Compile the docstring if the body uses it, so that its mistakes show at decoration; else it is documentation."""
@@ -179,30 +178,34 @@ class Step(Unit[P, T]):
     @property
     def prompt_version(self) -> str:
         """What identifies the wording that was used: `version=`, else a hash over all that shapes the prompt."""
-        if self.version is None:
-            self.version = self._fingerprint()
-        return self.version
+        return self.prompt_parts.version if self.version is None else self.version
 
-    def _fingerprint(self) -> str:
-        try:
-            body = inspect.getsource(self.function)
-        except (OSError, TypeError):
-            body = repr(self.function.__code__.co_code)
-        parts = {
-            "body": self._template.source if self._template else body,
-            "system": self.system,
-            "examples": self._examples,
-            "checks": [getattr(check, "__qualname__", repr(type(check))) for check in self.checks],
-            "params": dict(self.params),
-            "schema": None if self.output.is_text else self.output.json_schema,
-        }
-        plain = to_jsonable_python(parts, fallback=lambda value: type(value).__qualname__)
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    @property
+    def prompt_parts(self) -> PromptParts:
+        """What the prompt is made of, each part that its version depends on, and what the version cannot see."""
+        if not self._parts:
+            self._parts.append(self._take_apart())
+        return self._parts[0]
+
+    def _take_apart(self) -> PromptParts:
+        from llmflow.versions import Shape, prompt_parts  # at the first call, not while decorating
+
+        output = self.output
+        return prompt_parts(
+            self.function,
+            template=self._template.source if self._template else None,
+            has_body=self.body is self.function,
+            system=self._system.source if self._system else None,
+            examples=self._examples,
+            checks=self.checks,
+            params=self.params,
+            shape=Shape(output.name, output.json_schema, output.fingerprint, output.model),
+        )
 
     @property
     def prompt_as_json(self) -> str:
         """What the prompt version is made of, as the journal keeps it."""
-        return "{}"
+        return to_json(self.prompt_parts, fallback=_type_name).decode()
 
     def _make_codec(self) -> Codec | None:
         return self.output.codec
@@ -238,7 +241,7 @@ class Step(Unit[P, T]):
         params = _check_params(wording.params, f"step {self.name!r}: {wording.origin}")
         self.params = cast("Params", {**self.params, **params, **self._later_params})
         self._shots = None if self._examples else ()
-        self._changed()
+        self._parts = []
 
     def _read_wording(self, wording: Wording) -> tuple[Template, Template | None]:
         """Compile a wording and hold it against the parameters, as the docstring is at decoration."""
@@ -266,15 +269,10 @@ class Step(Unit[P, T]):
             said = _check_params(params, f"step {self.name!r}")
             self.params = cast("Params", {**self.params, **said})
             self._later_params = cast("Params", {**self._later_params, **said})
-            self._is_version_given = False
-            self._changed()
-        if version is not None:
-            self.version, self._is_version_given = version, True
-
-    def _changed(self) -> None:
-        """Forget the version that was computed of what the step asked with before."""
-        if not self._is_version_given:
             self.version = None
+            self._parts = []
+        if version is not None:
+            self.version = version
 
     def partial(self, /, **fixed: object) -> Step[..., T]:
         """Return a copy with some arguments fixed."""
@@ -314,6 +312,10 @@ def _calls_prompt_without_text(source: str) -> bool:
         return True
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name_of(node.func) == prompt.__name__]
     return not calls or any(not node.args for node in calls)
+
+
+def _type_name(value: object) -> str:
+    return value.__qualname__ if isinstance(value, type) else type(value).__qualname__
 
 
 def _name_of(node: Any) -> str | None:
