@@ -13,7 +13,7 @@ from llmflow.context import runtimes
 from llmflow.errors import DefinitionError
 from llmflow.policy import check_count
 from llmflow.replay._change import change
-from llmflow.replay._find import step_in
+from llmflow.replay._find import whole
 from llmflow.replay._inputs import Misfit, Restored, restore
 from llmflow.replay._judge import judge as asked_judge
 from llmflow.replay._pair import Pair, failed_pair, new_pair, same_pair
@@ -223,9 +223,10 @@ async def replay_step(
         JournalUnavailable: When the journal cannot be read.
     """
     around: Runtime = runtime or runtimes.current()
+    asked = whole(step)
     found = past_answers(reading_of(around), step=step.name, run_id=run_id, since=since, last=last)
     with replaying(around, of=run_id or step.name, model=model, step=step.name, prompt=prompt, cache=cache) as inside:
-        prepared = prepare(found.answers, lambda past: step_in(step, past) or "", inside)
+        prepared = prepare(found.answers, lambda _: asked, inside)
         report = await play(prepared, concurrency=concurrency, judge=judge)
     return replace(report, skipped=Counter(report.skipped) + Counter(found.unfit))
 
