@@ -8,14 +8,15 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmflow.cli._failures import EXIT_REFUSED
-from llmflow.cli._report import count, dollars
+from llmflow.cli._report import count
 from llmflow.cli._terminal import write_json, write_line
+from llmflow.prices import money
 from llmflow.replay import prepare, reading_of, replaying, restored_inputs
-from llmflow.runtime import plan, plan_map
+from llmflow.runtime import plan_map
 from llmflow.stores._journal_past import past_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llmflow.cli._replay_find import StepFinder
     from llmflow.journal import RecordedRun
@@ -25,17 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["show_plan_of_answers", "show_plan_of_run"]
 
+_CONCURRENCY = 16
+
 
 def show_plan_of_answers(prepared: Prepared, runtime: Runtime, *, concurrency: int, as_json: bool) -> int:
     """Write how many answers would be asked anew, and what that takes; returns the exit code."""
-    by_step: dict[Step[..., Any], list[Replayable]] = {}
-    for one in prepared.to_ask:
-        by_step.setdefault(one.step, []).append(one)
-    with redirect_stdout(sys.stderr):  # what bodies print is no data
-        plans = [
-            plan_map(step, [one.arguments for one in ones], concurrency=concurrency, runtime=runtime)
-            for step, ones in by_step.items()
-        ]
+    plans = _plans(prepared.to_ask, runtime, concurrency)
     asked = len(prepared.to_ask)
     what = f"{asked:,} of {count(len(prepared.answers), 'answer')} would be asked anew"
     return _show(what, plans, as_json=as_json, answers=len(prepared.answers), asked=asked, skipped=prepared.skipped)
@@ -44,29 +40,43 @@ def show_plan_of_answers(prepared: Prepared, runtime: Runtime, *, concurrency: i
 def show_plan_of_run(
     flow: Unit[..., Any], run: RecordedRun, runtime: Runtime, find: StepFinder, *, cache: bool, as_json: bool
 ) -> int:
-    """Write whether anything of a run would be asked anew, and what it takes when all that may follow is, too."""
+    """Write whether anything of a run would be asked anew, and what it takes when all else follows from that."""
     found = past_answers(reading_of(runtime), run_id=run.run_id)
-    with replaying(runtime, of=run.run_id, cache=cache) as inside, redirect_stdout(sys.stderr):
-        inputs = restored_inputs(flow, run)
-        prepared = prepare(found.answers, find, inside)
-        changed = len(prepared.to_ask) + sum(prepared.skipped.values()) + sum(found.unfit.values())
-        plans = [plan(flow, runtime=inside, inputs=inputs)] if changed else []
-    what = f"{changed:,} of {count(len(found.answers), 'answer')} would be asked anew, and what follows from them"
+    restored_inputs(flow, run)
+    with replaying(runtime, of=run.run_id, cache=cache) as inside:
+        with redirect_stdout(sys.stderr):
+            prepared = prepare(found.answers, find, inside, with_all_arguments=True)
+        unfit = sum(prepared.skipped.values()) + sum(found.unfit.values())
+        changed = len(prepared.to_ask) + unfit
+        plans = _plans(prepared.answers if changed else (), inside, _CONCURRENCY)
+    what = f"{changed:,} of {count(len(found.answers), 'answer')} would be asked anew"
+    if changed:
+        what += ", and those that follow from them"
     return _show(what, plans, as_json=as_json, answers=len(found.answers), asked=changed)
 
 
-def _show(what: str, plans: Iterable[Plan], *, as_json: bool, **said: object) -> int:
-    made = list(plans)
-    calls, usd = _sum(made)
+def _plans(answers: Iterable[Replayable], runtime: Runtime, concurrency: int) -> list[Plan]:
+    by_step: dict[Step[..., Any], list[Replayable]] = {}
+    for one in answers:
+        by_step.setdefault(one.step, []).append(one)
+    with redirect_stdout(sys.stderr):  # what bodies print is no data
+        return [
+            plan_map(step, [one.arguments for one in ones], concurrency=concurrency, runtime=runtime)
+            for step, ones in by_step.items()
+        ]
+
+
+def _show(what: str, plans: Sequence[Plan], *, as_json: bool, **said: object) -> int:
+    calls, usd = _sum(plans)
     if as_json:
         write_json({**said, "requests": calls, "usd": None if usd is None else f"{usd:f}"})
     else:
         requests = "an unknown number of requests" if calls is None else count(calls, "request")
-        write_line(f"{what}: at worst {requests}, {'unknown dollars' if usd is None else dollars(usd)}")
-    return EXIT_REFUSED if any(one.refused for one in made) else 0
+        write_line(f"{what}: at worst {requests}, {'unknown dollars' if usd is None else money(usd)}")
+    return EXIT_REFUSED if any(one.refused for one in plans) else 0
 
 
-def _sum(plans: list[Plan]) -> tuple[int | None, Decimal | None]:
+def _sum(plans: Sequence[Plan]) -> tuple[int | None, Decimal | None]:
     calls, usd = [one.bounds.calls for one in plans], [one.bounds.usd for one in plans]
     known_calls, known_usd = [one for one in calls if one is not None], [one for one in usd if one is not None]
     return (

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, get_args
 
 from rich.table import Table
 
-from llmflow.cli._report import count, dollars, seconds
+from llmflow.cli._report import count, seconds
 from llmflow.cli._terminal import error_console, say, table
+from llmflow.prices import money
 from llmflow.replay import Verdict, share, verdict
 
 if TYPE_CHECKING:
@@ -89,9 +90,10 @@ def _each(then: Figures, now: Figures, said: Callable[[Figures], str]) -> tuple[
 
 def _cost(figures: Figures) -> str:
     unknown = f", {figures.unpriced:,} unknown" if figures.unpriced else ""
-    if not figures.priced:
+    each = figures.cost_each_usd
+    if each is None:
         return "unknown" if figures.unpriced else "-"
-    return f"{dollars(figures.cost_each_usd)} ({figures.priced:,} known{unknown})"
+    return f"{money(each)} ({figures.priced:,} known{unknown})"
 
 
 # -- a whole run -------------------------------------------------------------------------------------------------------
@@ -118,7 +120,7 @@ def run_sentence(played: RunReplay) -> str:
     parts = [f"{count(played.nodes, 'node')} as recorded", f"{count(len(played.divergences), 'divergence')}"]
     parts.append(count(played.requests, "request"))
     if played.requests:
-        parts.append(f"cost {dollars(played.cost_usd)}")
+        parts.append(f"cost {'unknown' if played.cost_usd is None else money(played.cost_usd)}")
     if played.error is not None:
         said = f"fails with {type(played.error).__name__}: {played.error}"
         parts.append(f"{said}, as it did" if played.failed_before and not played.divergences else said)

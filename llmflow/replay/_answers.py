@@ -71,8 +71,16 @@ class Prepared:
         return [one for one in self.answers if one.why is not None]
 
 
-def prepare(answers: Iterable[RecordedAnswer], find: Find, runtime: Runtime) -> Prepared:
+def prepare(
+    answers: Iterable[RecordedAnswer], find: Find, runtime: Runtime, *, with_all_arguments: bool = False
+) -> Prepared:
     """Find out which answers stand, and make the arguments of the others; nothing is asked.
+
+    Args:
+        answers: What is recorded.
+        find: Returns the step that gave an answer, or says why there is none.
+        runtime: Where it will be asked.
+        with_all_arguments: Make the arguments of those that stand too.
 
     Raises:
         DefinitionError: For whatever is wrong with a step, before anything is sent.
@@ -86,7 +94,11 @@ def prepare(answers: Iterable[RecordedAnswer], find: Find, runtime: Runtime) -> 
             continue
         why = change(past, step.bound(runtime, None)) or _misfit(past, step)
         try:
-            arguments = Restored() if why is None else restore(step, past.inputs or b"null", past.input_hash)
+            arguments = (
+                Restored()
+                if why is None and not with_all_arguments
+                else restore(step, past.inputs or b"null", past.input_hash)
+            )
         except Misfit as exc:
             skipped[f"their inputs do not fit step {step.name!r}: {exc}"] += 1
             continue
