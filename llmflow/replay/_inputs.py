@@ -57,7 +57,8 @@ def restore(unit: Unit[..., Any], data: bytes, hashed: str | None) -> Restored:
         msg = f"parameter {missing[0]!r} was not given then"
         raise Misfit(msg)
     restored = Restored({name: _restored(unit, name, value) for name, value in given.items() if name not in unit.fixed})
-    restored.is_exact = hashed is None or input_hash(unit.inputs((), dict(restored))) == hashed
+    whole = {**unit.fixed, **restored}
+    restored.is_exact = hashed is None or input_hash({name: whole[name] for name in given}) == hashed  # in its order
     return restored
 
 
