@@ -80,9 +80,9 @@ def _restored(unit: Unit[..., Any], name: str, value: object) -> object:
 
 def _first_problem(exc: ValueError) -> str:
     """Return the first thing that pydantic has against a value, without the value."""
-    cause: Any = exc.__context__
+    cause = exc.__cause__
     if not isinstance(cause, ValidationError):
-        return str(exc).splitlines()[-1]
+        return str(exc)
     first = cause.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]
