@@ -68,7 +68,7 @@ class SqliteJournal:
         self._reading = threading.Lock()
         self._rows = Rows()
         self._in_work: set[str] = set()
-        """Runs with an id that this process is running."""
+        """Runs that this process is running."""
         self._beat_at = float("-inf")
         self._writer: Any = None
         self._reader: Any = None
@@ -86,7 +86,9 @@ class SqliteJournal:
         """Take note; it is in the file a moment later."""
         if not self._writes.add((self._clock.time(), note, caller.get().tags or None)):
             self._database.trouble(BlockingIOError("too much waits to be written"), "written", None)
-        if type(note) is RunClosed:
+        if type(note) is RunOpened:
+            self._in_work.add(note.run_id)
+        elif type(note) is RunClosed:
             self._in_work.discard(note.run_id)
 
     async def settled(self) -> None:

@@ -66,7 +66,7 @@ class MemoryJournal:
             self._events.append(stamped)
             return
         self._notes.append(stamped)
-        if type(note) is RunClosed:
+        if type(note) is RunClosed:  # it was opened by being claimed
             self._in_work.discard(note.run_id)
         if len(self._notes) >= _BATCH:
             with self._lock:
