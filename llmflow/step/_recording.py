@@ -63,6 +63,7 @@ class Recording:
         self._occurrences: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._started = self._began = 0.0
+        self._losses = 0
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -81,6 +82,7 @@ class Recording:
             self._journal.write(opened)
             return None
         claimed = await self._claim(opened)
+        self._losses = getattr(self._journal, "losses", 0)
         if claimed.state == "finished":
             return self._finished(claimed)
         if claimed.state == "resumed":
@@ -184,9 +186,16 @@ class Recording:
         """
         if self.is_named:
             await self._journal.settled()
+            self._check_losses()
         elif self._kind in ("flow", "map"):
             with suppress(JournalUnavailable):
                 await self._journal.settled()
+
+    def _check_losses(self) -> None:
+        """Raise when something that was written for the run may be lost, although what came after it is not."""
+        if getattr(self._journal, "losses", 0) != self._losses:
+            msg = "a part of what was recorded could not be written"
+            raise JournalUnavailable(msg)
 
     # -- its nodes -----------------------------------------------------------------------------------------------------
 

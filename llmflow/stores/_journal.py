@@ -56,6 +56,8 @@ class SqliteJournal:
         self._clock = clock
         self._connect = connect
         self._leaked: list[object] = []
+        self.losses = 0
+        """How many batches could not be written."""
         self._begin()
         self._writes: Writer[Stamped] = Writer(
             self._write, name="llmflow-journal", limit=_WAITING, stays=self._has_runs_in_work
@@ -73,7 +75,6 @@ class SqliteJournal:
         self._writer: Any = None
         self._reader: Any = None
         self._file: tuple[int, int] | None = None
-        self._set_aside = 0
 
     def start_anew(self) -> None:
         """Leave the parent's connections to the parent: closing one here would disturb it."""
@@ -100,7 +101,7 @@ class SqliteJournal:
         ticket = self._writes.ticket()
         if ticket is None:
             return
-        await ticket.wakeup.wait()
+        await ticket.written.wait()
         if ticket.error is not None:
             raise self._unavailable("written", ticket.error) from ticket.error
 
@@ -182,10 +183,10 @@ class SqliteJournal:
             error = self._try_to_write(rows)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 break
-        if error is not None and self._database.trouble(error, "written", self._file):
-            self._set_aside += 1
-            again = self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
-            return error if again is None else again
+        if error is not None:
+            self.losses += 1
+            if self._database.trouble(error, "written", self._file):
+                self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
         return error
 
     def _try_to_write(self, rows: list[tuple[str, tuple[Any, ...]]]) -> Exception | None:
