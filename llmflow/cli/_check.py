@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmflow.cli._failures import EXIT_REFUSED, EXIT_WRONG_USE, UsageError
-from llmflow.cli._found_steps import Found, place_of
+from llmflow.cli._found_steps import Found, place_of, told
 from llmflow.cli._lock import NAME, read_lock
 from llmflow.cli._prompt_diff import Difference
 from llmflow.cli._prompts import Review, review, write_differences
@@ -109,8 +109,8 @@ def _problems(found: Found, runtime: Runtime) -> list[_Problem]:
 
 def _problem(where: str, error: Exception) -> _Problem:
     hints = error.hints if isinstance(error, UsageError) else tuple(getattr(error, "__notes__", ()))
-    trace = error.trace.splitlines()[-3:] if isinstance(error, UsageError) else []
-    return _Problem(where, str(error), (*hints, *(line.strip() for line in trace)))
+    trace = error.trace.splitlines() if isinstance(error, UsageError) else []
+    return _Problem(*told(where, error), (*hints, *(line.strip() for line in trace)))
 
 
 def _report_problems(problems: Sequence[_Problem], *, as_json: bool) -> int:

@@ -55,7 +55,9 @@ programs = st.builds(
     table=st.lists(st.tuples(plain, st.integers(0, 9)), max_size=3, unique_by=lambda one: one[0]).map(tuple),
     example=plain,
     limit=st.integers(1, 9),
-    fields=st.lists(st.tuples(names, st.sampled_from(["str", "int"])), min_size=1, max_size=3, unique_by=lambda one: one[0]).map(tuple),
+    fields=st.lists(
+        st.tuples(names, st.sampled_from(["str", "int"])), min_size=1, max_size=3, unique_by=lambda one: one[0]
+    ).map(tuple),
     temperature=st.integers(0, 9),
     loud=st.booleans(),
 )

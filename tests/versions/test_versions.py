@@ -189,13 +189,16 @@ other = make("rude")
 
 def test_a_package_is_followed_as_a_whole(load):
     """Across its modules, by relative imports, inside the body too."""
-    app = HEAD + """
+    app = (
+        HEAD
+        + """
 from . import texts
 @step("acme/one")
 def ask(message: str) -> str:
     from .more import ending
     return prompt(texts.INTRO + ending(message))
 """
+    )
     files = {"pkg__texts": "INTRO = 'a'", "pkg__more": "def ending(x): return {}"}
 
     def version(ending: str) -> str:
@@ -225,13 +228,16 @@ ask = Desk.ask
 
 def test_llmflows_own_things_count_by_name(load):
     """Another step that a body names may change as it likes."""
-    program = """
+    program = (
+        """
 @step("acme/one")
 def other(message: str) -> str:
     return prompt({!r} + message)
 MODEL = Model({!r}, handler=print)
 def helper(x): return (other, MODEL)
-""" + ASK
+"""
+        + ASK
+    )
 
     assert not differ(load, program.format("a", "acme/one"), program.format("b", "acme/two"))
 
@@ -282,7 +288,9 @@ def test_examples_of_objects_count():
 
 def test_validators_of_the_output_are_not_covered(load):
     """They are in no schema."""
-    ask = of(load, """
+    ask = of(
+        load,
+        """
 from pydantic import BaseModel, field_validator
 class Answer(BaseModel):
     n: int
@@ -291,7 +299,8 @@ class Answer(BaseModel):
 @step("acme/one")
 def ask(message: str) -> Answer:
     '''Say {{ message }}'''
-""")
+""",
+    )
 
     assert ["Answer.positive"] == list(ask.prompt_parts.not_covered)
 
@@ -356,24 +365,47 @@ def test_a_function_without_source_still_has_a_version(load):
 
 def test_an_object_that_fails_when_it_is_looked_at_fails_no_call(load):
     """It is not covered."""
-    ask = of(load, """
+    ask = of(
+        load,
+        """
 class Odd:
     @property
     def __dict__(self): raise RuntimeError
 ODD = Odd()
 def helper(x): return ODD
-""" + ASK)
+"""
+        + ASK,
+    )
 
     assert "ODD" in ask.prompt_parts.not_covered
 
 
+def test_a_constant_of_which_a_part_cannot_be_seen_counts_by_the_rest(load):
+    """The part is named."""
+    program = (
+        """
+class Client: pass
+TABLE = {{"client": Client(), "intro": {!r}}}
+def helper(x): return TABLE
+"""
+        + ASK
+    )
+    ask = of(load, program.format("a"))
+
+    assert differ(load, program.format("a"), program.format("b"))
+    assert {"TABLE: Client": "an object of the class Client, whose state is not read"} == ask.prompt_parts.not_covered
+
+
 def test_a_method_of_an_object_counts_by_its_function(load):
     """What the object holds is said to be unseen."""
-    program = """
+    program = (
+        """
 class Books:
     def render(self, x): return {}
 helper = Books().render
-""" + ASK
+"""
+        + ASK
+    )
 
     assert differ(load, program.format(1), program.format(2))
     assert ["Books.render"] == list(of(load, program.format(1)).prompt_parts.not_covered)
@@ -381,7 +413,8 @@ helper = Books().render
 
 def test_a_generic_model_counts_with_its_argument(load):
     """`Page[Order]` is another thing than `Page[int]`."""
-    program = """
+    program = (
+        """
 from typing import Generic, TypeVar
 from pydantic import BaseModel
 T = TypeVar("T")
@@ -389,14 +422,18 @@ class Page(BaseModel, Generic[T]):
     items: list[T]
 KIND = Page[{}]
 def helper(x): return KIND
-""" + ASK
+"""
+        + ASK
+    )
 
     assert differ(load, program.format("int"), program.format("str"))
 
 
 def test_nothing_is_computed_while_decorating(tmp_path):
     """A version costs at the first call."""
-    program = HEAD + "def helper(x): return x" + ASK + "import sys; print([one for one in sys.modules if 'llmflow.v' in one])"
+    program = (
+        HEAD + "def helper(x): return x" + ASK + "import sys; print([one for one in sys.modules if 'llmflow.v' in one])"
+    )
     (tmp_path / "app.py").write_text(program, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(tmp_path / "app.py")], capture_output=True, text=True, check=True, timeout=60
