@@ -94,7 +94,7 @@ def _refuse(message: str, hint: str, *, as_json: bool) -> int:
 def _problems(found: Found, runtime: Runtime) -> list[_Problem]:
     """Return everything that is wrong with the definitions."""
     problems = [_problem(where, error) for where, error in found.wrong]
-    broken = {one.where for one in problems}
+    broken = {where for where, _ in found.wrong}
     for unit in found.units:
         where = place_of(unit)
         if where in broken:
