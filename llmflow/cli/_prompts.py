@@ -10,7 +10,7 @@ from typing import Any
 from rich.text import Text
 
 from llmflow.cli._failures import UsageError
-from llmflow.cli._found_steps import Found, find, place_of
+from llmflow.cli._found_steps import Found, find, place_of, told
 from llmflow.cli._lock import NAME, Lock, LockedPrompt, lock_path, prompt_of, read_lock, write_lock
 from llmflow.cli._prompt_diff import Difference, differences
 from llmflow.cli._report import count
@@ -58,7 +58,7 @@ def _review(targets: Sequence[str]) -> Review:
     made = review(targets)
     for where, error in made.found.wrong:
         if isinstance(error, DefinitionError):
-            raise UsageError(f"{where}: {error}", *getattr(error, "__notes__", ())) from error
+            raise UsageError(": ".join(told(where, error)), *getattr(error, "__notes__", ())) from error
         raise error
     return made
 

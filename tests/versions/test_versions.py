@@ -380,6 +380,22 @@ def helper(x): return ODD
     assert "ODD" in ask.prompt_parts.not_covered
 
 
+def test_a_constant_of_which_a_part_cannot_be_seen_counts_by_the_rest(load):
+    """The part is named."""
+    program = (
+        """
+class Client: pass
+TABLE = {{"client": Client(), "intro": {!r}}}
+def helper(x): return TABLE
+"""
+        + ASK
+    )
+    ask = of(load, program.format("a"))
+
+    assert differ(load, program.format("a"), program.format("b"))
+    assert {"TABLE: Client": "an object of the class Client, whose state is not read"} == ask.prompt_parts.not_covered
+
+
 def test_a_method_of_an_object_counts_by_its_function(load):
     """What the object holds is said to be unseen."""
     program = (
