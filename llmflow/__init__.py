@@ -29,6 +29,7 @@ from llmflow.errors import (
     DefinitionError,
     FallbackExhausted,
     InvalidOutput,
+    JournalUnavailable,
     LLMFlowError,
     PluginCallError,
     PluginDefinitionError,
@@ -78,9 +79,9 @@ from llmflow.policies import (
 )
 from llmflow.policies._budget import BudgetTooSmallWarning, UnpricedModelWarning
 from llmflow.policy import Band, Off, Policy, Site
-from llmflow.ports import CacheStore, Clock, Kept, Provider
+from llmflow.ports import CacheStore, Clock, Journal, Kept, Provider
 from llmflow.prices import Price, Tier
-from llmflow.prompts import UnusedParameterWarning, prompt
+from llmflow.prompts import UnusedParameterWarning, Wording, prompt
 from llmflow.schema import Partial
 from llmflow.step import Call, Final, Restarted, Snapshot, Step, Stream, step
 
@@ -120,6 +121,8 @@ __all__ = [
     "Flow",
     "Hedge",
     "InvalidOutput",
+    "Journal",
+    "JournalUnavailable",
     "Kept",
     "LLMFlowError",
     "Ledger",
@@ -168,6 +171,7 @@ __all__ = [
     "UnpricedModelWarning",
     "UnusedParameterWarning",
     "Usage",
+    "Wording",
     "build",
     "configure_logging",
     "context",

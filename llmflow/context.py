@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from llmflow.errors import DefinitionError
+    from llmflow.journal import Spent
     from llmflow.messages import Result
     from llmflow.policy import Off, Policy
 
@@ -63,14 +64,18 @@ class Run:
         id: Given by `with_(run_id=...)`, else made.
         target: Name of the step, flow or task that was called.
         calls: Results of the steps inside, kept only when somebody asked for a `Result` of the whole.
+        record: What is written about it and found of it in the journal, None when nothing is.
+        spent: What an earlier try of it has spent, by step.
     """
 
-    __slots__ = ("_lock", "_shared", "calls", "id", "target")
+    __slots__ = ("_lock", "_shared", "calls", "id", "record", "spent", "target")
 
     def __init__(self, target: str, *, run_id: str | None = None, collect: bool = False) -> None:
         self.id = run_id or new_id()
         self.target = target
         self.calls: list[Result[Any]] | None = [] if collect else None
+        self.record: Any = None
+        self.spent: Mapping[str, Spent] = {}
         self._shared: dict[Hashable, Any] | None = None
         self._lock = threading.Lock()
 
@@ -110,14 +115,19 @@ class Scope:
 
 
 class Frame:
-    """What a call inherits from the call around it."""
+    """What a call inherits from the call around it.
 
-    __slots__ = ("deadline", "run", "scope")
+    Attributes:
+        node: Where in the run it is: the path of what is around, such as `support/triage`; empty outside of everything.
+    """
 
-    def __init__(self, run: Run, scope: Scope | None, deadline: float) -> None:
+    __slots__ = ("deadline", "node", "run", "scope")
+
+    def __init__(self, run: Run, scope: Scope | None, deadline: float, node: str = "") -> None:
         self.run = run
         self.scope = scope
         self.deadline = deadline
+        self.node = node
 
 
 class Tracer(Protocol):

@@ -27,7 +27,8 @@ LLMFlowError
     │   └── QueueFull
     ├── DeadlineExceeded            (also TimeoutError) the whole call took longer than its Deadline
     ├── FallbackExhausted           every model failed; `causes` holds each failure
-    └── RunConflict                 a run id was used again with other inputs
+    ├── RunConflict                 a run id was used again with other inputs, or what it recorded has changed
+    └── JournalUnavailable          a run with an id cannot be recorded
 ```
 
 What the policies do with an error is said by its class, in four attributes: `retryable` (Retry sends again),
@@ -56,6 +57,7 @@ __all__ = [
     "DefinitionError",
     "FallbackExhausted",
     "InvalidOutput",
+    "JournalUnavailable",
     "LLMFlowError",
     "PluginCallError",
     "PluginDefinitionError",
@@ -311,4 +313,12 @@ class FallbackExhausted(StepError):
 
 
 class RunConflict(StepError):
-    """A run id was used again with other inputs."""
+    """A run cannot be taken up: its id was used with other inputs, or what it recorded is not what would be asked now."""
+
+    sent = False
+
+
+class JournalUnavailable(StepError):
+    """A run with an id was not begun, or not gone on with, as the journal cannot be read or written."""
+
+    sent = False

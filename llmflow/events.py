@@ -33,6 +33,8 @@ class RunStarted:
 
     run_id: str
     target: str
+    kind: str = ""
+    """`step`, `task`, `flow` or `map`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class RunFinished:
     target: str
     latency_s: float
     error: str | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,8 @@ class CallStarted:
 class CallFinished:
     """A call of a step has ended, retries, re-asks and fallbacks included.
 
-    `tenant` and `tags` are those of the `llmflow.context(...)` around the call.
+    `tenant` and `tags` are those of the `llmflow.context(...)` around the call, `node` is its place in a run that is
+    recorded, `label` that of the variant of its prompt.
     """
 
     run_id: str
@@ -74,22 +78,32 @@ class CallFinished:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     prompt_version: str | None = None
+    label: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
     saved_usd: Decimal | None = None
     waited_s: float = 0.0
     throttled: int = 0
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
-    """A physical request is about to be sent."""
+    """A physical request is about to be sent.
+
+    `reserved_usd` is what it may cost at worst, None when the price is not known, or nobody keeps a journal in a file.
+    """
 
     run_id: str
     call_id: str
     step: str
     model: str
     number: int
+    hedge: bool = False
+    reserved_usd: Decimal | None = None
+    prompt_version: str | None = None
+    tenant: str | None = None
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +123,10 @@ class AttemptFinished:
     hedge: bool = False
     first_token_s: float | None = None
     prompt_version: str | None = None
+    label: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +170,7 @@ class CacheHit:
     saved_usd: Decimal | None = None
     prompt_version: str | None = None
     tenant: str | None = None
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from llmflow import events
+    from llmflow.journal import Redactor
     from llmflow.models import Model
     from llmflow.policy import Policy
-    from llmflow.ports import CacheStore, Provider
+    from llmflow.ports import CacheStore, Journal, Provider, Store
     from llmflow.prices import Price
+    from llmflow.prompts import Wording
 
 __all__ = ["hookimpl"]
 
@@ -35,6 +37,11 @@ def llmflow_policies(step: str) -> Iterable[Policy] | None:
     """Return policies for the step of this name; a declaration on the step, its flow or the runtime goes before them."""
 
 
+@hookspec
+def llmflow_redactors(name: str) -> Iterable[Redactor] | None:
+    """Return functions that change the texts in what the journal stores of the step, task or flow of this name."""
+
+
 # -- provide: the first answer that is not None is taken ---------------------------------------------------------------
 
 
@@ -49,8 +56,13 @@ def llmflow_price(model: Model) -> Price | None:
 
 
 @hookspec(firstresult=True)
-def llmflow_store(url: str) -> CacheStore | None:
+def llmflow_store(url: str) -> CacheStore | Journal | Store | None:
     """Return the store that this address (`scheme://...`) names, or None when its scheme is not yours."""
+
+
+@hookspec(firstresult=True)
+def llmflow_prompt(name: str, label: str | None) -> Wording | None:
+    """Return the prompt of the step of this name under this label (None: without one), or None when it is not yours."""
 
 
 # -- notify: told what happened, once for each event; a failing listener is logged and never breaks a call -------------

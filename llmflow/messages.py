@@ -149,11 +149,13 @@ class CallScope:
         step: Name of the step.
         run_id: The run the call belongs to.
         call_id: Unique within the process.
+        node: Its place in a run that is recorded, None in one that is not.
         attempts: One record for each physical request, in the order they ended.
         started: How many physical requests have been started.
         reasks: How many of the asks were repeats for an invalid answer.
         run: The run itself, whose `shared(key, make)` holds what policies keep for it.
         prompt_version: Version of the prompt that is asked.
+        label: Which variant of the prompt it is, None for a step without variants.
         waited_s: Seconds that its requests waited in limits, budgets and queues.
         throttled: How many retries were not made because too many of the connection's requests were retries.
         estimated: What `llmflow.tokens` counted for the prompt of the call, kept so that it counts once.
@@ -164,6 +166,7 @@ class CallScope:
         "attempts",
         "call_id",
         "estimated",
+        "label",
         "node",
         "prompt_version",
         "reasks",
@@ -184,6 +187,7 @@ class CallScope:
         node: str | None = None,
         run: Run | None = None,
         prompt_version: str | None = None,
+        label: str | None = None,
     ) -> None:
         self.step = step
         self.run_id = run_id
@@ -191,6 +195,7 @@ class CallScope:
         self.node = node
         self.run = run
         self.prompt_version = prompt_version
+        self.label = label
         self.attempts: list[Attempt] = []
         self.started = 0
         self.reasks = 0
@@ -390,8 +395,11 @@ class Result(Generic[T_co]):
         repaired: Whether the answer was mended locally or asked for again.
         model: The model that gave the value, None for a flow or task.
         prompt_version: Version of the prompt that was used, None for a flow or task.
+        prompt_label: Which variant of the prompt was used, None for a step without variants.
         run_id: The run the call belonged to.
-        calls: For a flow, the results of the steps inside, in the order they ended.
+        recorded: Whether the value was read from the journal, as an earlier try of the run had it.
+        calls: For a flow, the results of the steps inside, in the order they ended; those that were recorded by an
+            earlier try of the run are not among them.
     """
 
     value: T_co
@@ -406,6 +414,8 @@ class Result(Generic[T_co]):
     run_id: str = ""
     step: str = ""
     saved_usd: Decimal | None = None
+    recorded: bool = False
+    prompt_label: str | None = None
     calls: tuple[Result[Any], ...] = ()
 
     def _repr_html_(self) -> str:

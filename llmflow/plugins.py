@@ -18,11 +18,13 @@ import pluggy
 from llmflow import hookspecs
 from llmflow.errors import DefinitionError, PluginDefinitionError
 from llmflow.policy import Declared, check_policies
+from llmflow.prompts import Wording
 from llmflow.signals import HOOK_OF, Listener, Signals
 
 if TYPE_CHECKING:
+    from llmflow.journal import Redactor
     from llmflow.models import Model
-    from llmflow.ports import CacheStore, Provider
+    from llmflow.ports import Provider
     from llmflow.prices import Price
 
 __all__ = ["GROUP", "PluginInfo", "Registry", "shown"]
@@ -136,6 +138,10 @@ class Registry:
             msg = f"plugin {name!r} implements no hook; mark its functions with @hookimpl. Policies go into Runtime(policies=[...])"
             raise PluginDefinitionError(msg, plugin=name)
 
+    def add_builtin(self, name: str, plugin: object) -> None:
+        """Register one more of llmflow's own, made after the others were asked."""
+        self._register(plugin, PluginInfo(name, builtin=True))
+
     def _check_name(self, info: PluginInfo) -> None:
         known = self.plugins.get(info.name)
         if known is not None:
@@ -206,7 +212,19 @@ class Registry:
         )
         return None if found is None else found[1]
 
-    def store(self, url: str, option: str) -> CacheStore:
+    def redactors(self, name: str) -> list[Redactor]:
+        """Return what changes texts of a step, task or flow before they are stored, in the order of the plugins' names."""
+        found: list[Any] = []
+        for info, function, arguments in self._implementations("llmflow_redactors"):
+            given: Iterable[Any] = _ask(info, function, **_only(arguments, name=name)) or ()
+            for one in given:
+                if not callable(one):
+                    msg = f"plugin {info.label!r}: llmflow_redactors returned {one!r}, expected functions (str) -> str"
+                    raise PluginDefinitionError(msg, plugin=info.distribution or info.name)
+                found.append(one)
+        return found
+
+    def store(self, url: str, option: str) -> object:
         """Return the store that an address names; `option` is the argument of `Runtime` it was given as.
 
         Raises:
@@ -217,7 +235,20 @@ class Registry:
         if found is None:
             msg = f"Runtime({option}={shown(url)!r}): no plugin supplies this store; built in are 'memory://' and 'sqlite:///path'"
             raise DefinitionError(msg)
-        return found[1]  # type: ignore[no-any-return]
+        store: object = found[1]
+        return store
+
+    def prompt(self, name: str, label: str | None) -> Wording | None:
+        """Return what a step asks with, None when no plugin says; llmflow's own files are asked when no other has it.
+
+        Raises:
+            PluginDefinitionError: When two plugins do, or one answers with something else.
+        """
+        what = f"the prompt {name!r}" if label is None else f"the prompt {name!r} with the label {label!r}"
+        found = self._first("llmflow_prompt", what, builtin=False, name=name, label=label) or self._first(
+            "llmflow_prompt", what, builtin=True, name=name, label=label
+        )
+        return None if found is None else _wording(*found, what)
 
     def _first(
         self, hook: str, what: str, *, builtin: bool | None = None, **arguments: object
@@ -287,6 +318,13 @@ def _ask(info: PluginInfo, function: Callable[..., Any], **arguments: object) ->
     except Exception as exc:
         msg = f"plugin {info.label!r} failed in {function.__name__}: {_one_line(exc)}"
         raise PluginDefinitionError(msg, plugin=info.distribution or info.name) from exc
+
+
+def _wording(info: PluginInfo, answer: object, what: str) -> Wording:
+    if not isinstance(answer, Wording):
+        msg = f"plugin {info.label!r} gave {type(answer).__name__} as {what}, expected a Wording"
+        raise PluginDefinitionError(msg, plugin=info.distribution or info.name)
+    return answer if answer.origin else replace(answer, origin=f"plugin {info.label}")
 
 
 def _only(names: tuple[str, ...], **arguments: object) -> dict[str, object]:

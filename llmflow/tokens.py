@@ -9,17 +9,22 @@ provider counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import ceil
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from llmflow.messages import File, Message
+from llmflow.models import DEFAULT_MAX_TOKENS
+from llmflow.prices import worst_case_nano
 
 if TYPE_CHECKING:
     from llmflow.messages import Ask, OutputFormat, Request, Usage
-    from llmflow.policy import Site
+    from llmflow.models import Model, Params
+    from llmflow.prices import Price
 
-__all__ = ["TokenEstimator", "estimate_tokens", "schema_tokens", "token_estimator"]
+__all__ = ["Answers", "Place", "TokenEstimator", "estimate_tokens", "schema_tokens", "token_estimator", "worst_case_of"]
+
+S = TypeVar("S")
 
 BYTES_PER_TOKEN = 3
 PER_REQUEST = 16
@@ -190,7 +195,63 @@ def _towards(known: float, seen: float) -> float:
     return seen if seen >= known else known - (known - seen) * DECAY
 
 
-def token_estimator(site: Site, /) -> TokenEstimator:
+class Place(Protocol):
+    """Where prompts are estimated: a `Site`, or what has as much of one."""
+
+    @property
+    def model(self) -> Model:
+        """The model that is asked."""
+        ...
+
+    def shared(self, key: Hashable, make: Callable[[], S], /) -> S:
+        """Return the one object of the runtime under `key`."""
+        ...
+
+
+def token_estimator(site: Place, /) -> TokenEstimator:
     """Return what estimates the prompts for the model of `site`, shared by all policies and steps of the runtime."""
     model = site.model
     return site.shared(("tokens", model.name, model.connection), TokenEstimator)
+
+
+# -- the worst case of a request ---------------------------------------------------------------------------------------
+
+_LONGER_ANSWERS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_MORE_ANSWERS = ("n", "candidate_count")
+
+
+class Answers:
+    """How long the answers of a model may be, by what its requests carry."""
+
+    __slots__ = ("_least", "_times")
+
+    def __init__(self, model: Model) -> None:
+        options = {name: value for name, value in model.options.items() if type(value) is int and value > 0}
+        # Options go into the body as they are, and may say otherwise than `params`.
+        self._least = max((options[name] for name in _LONGER_ANSWERS if name in options), default=0)
+        self._times = max((options[name] for name in _MORE_ANSWERS if name in options), default=1)
+
+    def longest(self, params: Params) -> int:
+        """Return the most tokens that a request with these parameters may be answered with."""
+        return max(params.get("max_tokens") or DEFAULT_MAX_TOKENS, self._least) * self._times
+
+
+def worst_case_of(site: Place, price: Price | None, *, counted: bool) -> Callable[[Request], tuple[int, int]]:
+    """Return what says the most nano-dollars and tokens that a request may take.
+
+    Args:
+        site: Where the budget stands.
+        price: What the model costs; without one no dollars are counted.
+        counted: Whether anything but requests is counted at all.
+    """
+    if not counted:
+        return lambda _: (0, 0)
+    estimate, longest = token_estimator(site).estimate, Answers(site.model).longest
+    if price is None:
+        return lambda request: (0, estimate(request) + longest(request.params))
+
+    def worst_case(request: Request) -> tuple[int, int]:
+        prompt, answer = estimate(request), longest(request.params)
+        return worst_case_nano(prompt, answer, price), prompt + answer
+
+    return worst_case

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from llmflow.cli._guard import guarded
 from llmflow.cli._options import AsJson
 from llmflow.cli._report_commands import add_reports
 from llmflow.cli._terminal import say
+
+if TYPE_CHECKING:
+    from llmflow.step import OnChange
 
 __all__ = ["app", "main"]
 
@@ -124,6 +127,15 @@ def run(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Send nothing; show what it would take at worst, with these inputs.")
     ] = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id",
+            metavar="ID",
+            help="Name the run: the same id and inputs again give its value, or finish it.",
+            show_default=False,
+        ),
+    ] = None,
     model: ModelName = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -156,7 +168,7 @@ def run(
         _refuse_without_map(out=out, resume=resume, overwrite=overwrite)
         if dry:
             return dry_run(target, source=source, model=model, as_json=as_json)
-        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet)
+        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet, run_id=run_id)
         return 0
     if source is not None:
         raise UsageError("--input and --map exclude each other", "--input is for one call, --map for a file of them.")
@@ -171,6 +183,7 @@ def run(
         quiet=quiet,
         resume=resume,
         overwrite=overwrite,
+        run_id=run_id,
     )
 
 
@@ -178,6 +191,41 @@ def _refuse_without_map(**given: object) -> None:
     for name, value in given.items():
         if value:
             raise UsageError(f"--{name} belongs to --map", "One result goes to stdout: llmflow run TARGET > file.json")
+
+
+@app.command(epilog="Exit codes: 0 ok, 1 the run failed, 2 wrong use, 3 refused by a budget, 130 interrupted.")
+@guarded
+def resume(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the beginning of its id, or [bold]last[/].")],
+    *,
+    use_recorded: Annotated[
+        bool, typer.Option("--use-recorded", help="Take recorded answers although their prompt or inputs changed.")
+    ] = False,
+    rerun_changed: Annotated[
+        bool, typer.Option("--rerun-changed", help="Ask again, and pay again, where a prompt or inputs changed.")
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="TARGET", help="Where its flow is now, if it moved.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> int:
+    """Finish a run that failed, was interrupted or whose process died; what it has done is not done or paid again.
+
+    When a prompt, a schema or the graph changed since, nothing is run: the changes are named, and you choose between
+    [bold]--use-recorded[/] and [bold]--rerun-changed[/].
+
+    [bold]Example[/]
+
+    [cyan]llmflow resume last[/]
+    """
+    from llmflow.cli._resume import resume_run  # see `run`
+
+    if use_recorded and rerun_changed:
+        raise UsageError("--use-recorded and --rerun-changed exclude each other")
+    on_change: OnChange = "use-recorded" if use_recorded else "rerun-changed" if rerun_changed else "refuse"
+    return resume_run(run, on_change=on_change, target=target, as_json=as_json, quiet=quiet)
 
 
 @app.command()
@@ -219,6 +267,90 @@ def graph(
 
 
 add_reports(app)
+
+
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TARGET]...",
+        help="Modules or files, or [bold]module:name[/] for one and what it leads to; those of llmflow.lock unless given.",
+        show_default=False,
+    ),
+]
+
+
+@app.command(epilog="Exit codes: 0 in order, 2 a definition is wrong, 3 a prompt is not as locked.")
+@guarded
+def check(targets: Targets = None, *, as_json: AsJson = False) -> int:
+    """Check that everything can be built, and that every prompt is as llmflow.lock says. Nothing is sent.
+
+    A prompt that changed, is new or is gone while the lock is as before is shown with what differs and what asking
+    again would buy anew. Run it in CI.
+
+    [bold]Example[/]
+
+    [cyan]llmflow check app.py[/]
+    """
+    from llmflow.cli._check import check as check_targets  # see `run`
+
+    return check_targets(targets or (), as_json=as_json)
+
+
+prompts = typer.Typer(help="See what the prompts are, and agree to what they became.", no_args_is_help=True)
+app.add_typer(prompts, name="prompts")
+
+
+@prompts.command("list")
+@guarded
+def prompts_list(targets: Targets = None, *, as_json: AsJson = False) -> None:
+    """List the prompts: version, whether it is as locked, where it is, what it is made of."""
+    from llmflow.cli._prompts import list_prompts  # see `run`
+
+    list_prompts(targets or (), as_json=as_json)
+
+
+@prompts.command("lock")
+@guarded
+def prompts_lock(targets: Targets = None) -> None:
+    """Write llmflow.lock, and say what changed. Given targets are all that it is about from then on."""
+    from llmflow.cli._prompts import lock_prompts  # see `run`
+
+    lock_prompts(targets or ())
+
+
+@prompts.command("diff")
+@guarded
+def prompts_diff(
+    targets: Targets = None,
+    *,
+    step: Annotated[
+        str | None, typer.Option("--step", metavar="NAME", help="Only the prompt of this step.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between llmflow.lock and the code."""
+    from llmflow.cli._prompts import diff_prompts  # see `run`
+
+    diff_prompts(targets or (), step=step, as_json=as_json)
+
+
+@prompts.command("show")
+@guarded
+def prompts_show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STEP|TARGET", help="A step's name, or [bold]module:name[/] where no lock is.", show_default=False
+        ),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show the parts of a prompt, what its version covers, and what it does not."""
+    from llmflow.cli._prompts import show_prompt  # see `run`
+
+    show_prompt(name, as_json=as_json)
+
 
 cache = typer.Typer(help="Look at the answers that are kept, and drop them.", no_args_is_help=True)
 app.add_typer(cache, name="cache")

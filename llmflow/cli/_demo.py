@@ -15,7 +15,7 @@ from llmflow.cli._lines import Results
 from llmflow.cli._local_model import INSTALL, LocalModel, find_local_model
 from llmflow.cli._progress import Progress
 from llmflow.cli._report import count, plain_stats, seconds
-from llmflow.cli._session import DEFAULT_CACHE, check, run_async, session
+from llmflow.cli._session import DEFAULT_STORE, check, run_async, session
 from llmflow.cli._target import load_module
 from llmflow.cli._terminal import error_console, is_live, jsonable, say, write_json, write_line
 from llmflow.errors import InvalidOutput, ProviderError
@@ -53,7 +53,7 @@ def run_demo(*, model: str | None, limit: int | None, out: str | None, as_json: 
     if model is None:
         _prepare_local_model(quiet=quiet)
     mended = _Mended()
-    with default_runtime(plugins=[mended], cache=DEFAULT_CACHE), session(model) as runtime:
+    with default_runtime(plugins=[mended], cache=DEFAULT_STORE, journal=DEFAULT_STORE), session(model) as runtime:
         check(module.triage, runtime)
         demo = _Demo(module, folder / "inbox.mbox", runtime, limit=limit, quiet=quiet or as_json)
         results = Results(out, keep=False, overwrite=True, write=_no_line if as_json else demo.write)

@@ -6,18 +6,25 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmflow.cli._failures import UsageError
 from llmflow.cli._session import session
 from llmflow.runtime import Runtime
 from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Reports, open_reports
 
-__all__ = ["journal_path", "reports"]
+if TYPE_CHECKING:
+    from llmflow.journal import RecordedRun
+
+__all__ = ["find_run", "journal_path", "reports"]
+
+
+_NAME_A_FILE = "Name a file: LLMFLOW_JOURNAL=sqlite:///.llmflow/llmflow.db, or journal = ... in [tool.llmflow]."
 
 
 def journal_path(runtime: Runtime) -> Path | None:
     """Return the file of a runtime's journal, None when it is in memory or in a store of a third party."""
-    path = getattr(runtime.cache_store, "path", None)
+    path = getattr(runtime.journal, "path", None)
     return path if isinstance(path, Path) else None
 
 
@@ -29,7 +36,7 @@ def reports() -> Generator[Reports]:
     if path is None:
         raise UsageError(
             "the journal is in memory, or in a store that cannot be looked into",
-            "Name a file: LLMFLOW_STORE=sqlite:///.llmflow/llmflow.db, or store = ... in [tool.llmflow].",
+            _NAME_A_FILE,
         )
     with ExitStack() as opened:
         try:
@@ -50,3 +57,23 @@ def _ways_out(exc: NoRun | AmbiguousRun) -> tuple[str, ...]:
     if isinstance(exc, AmbiguousRun):
         return (f"Write more of it: {', '.join(exc.runs)}",)
     return ("`llmflow runs` lists those that there are.",)
+
+
+def find_run(runtime: Runtime, run: str) -> RecordedRun:
+    """Return a run by its id, the beginning of its id, or `last`.
+
+    Raises:
+        UsageError: When there is no such run, or several.
+    """
+    find = getattr(runtime.journal, "runs", None)
+    if find is None:
+        raise UsageError("the journal is in memory, or in a store that cannot be looked into", _NAME_A_FILE)
+    found: list[RecordedRun] = find(run)
+    if not found:
+        raise UsageError(f"there is no run {run!r}", "`llmflow runs` lists those that there are.")
+    if len(found) > 1:
+        raise UsageError(
+            f"{run!r} is the beginning of {len(found)} runs",
+            f"Write more of it: {', '.join(one.run_id for one in found)}",
+        )
+    return found[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -34,18 +35,21 @@ def run_map(
     quiet: bool,
     resume: bool,
     overwrite: bool,
+    run_id: str | None = None,
 ) -> int:
     """Call a target for every line of a file, write what becomes of each, and return the exit code."""
     unit = load_target(target)
     total = count_lines(path)
     with session(model) as runtime:
         check(unit, runtime)
+        runtime.recorder.ref = target
+        runtime.recorder.command = json.dumps({"map": path, "out": out, "concurrency": concurrency, "model": model})
         progress = Progress(unit.name, runtime, total, quiet=quiet)
         results = Results(out, keep=resume, overwrite=overwrite, write=_to_stdout(progress))
         mapping = _Mapping(unit, path, results, progress)
         try:
             with progress:
-                run_async(lambda: mapping.run(concurrency), runtime)
+                run_async(lambda: mapping.run(concurrency, run_id), runtime)
         except KeyboardInterrupt:
             _say_interrupted(progress, out)
             raise
@@ -92,15 +96,17 @@ class _Mapping:
             return 0
         return EXIT_REFUSED if self._refused == self._progress.failed else EXIT_RUN_FAILED
 
-    async def run(self, concurrency: int) -> None:
+    async def run(self, concurrency: int, run_id: str | None) -> None:
         """Call the target for every item that has no result yet."""
 
-        # A task around the call reads the line inside the map, so that a bad line is one item's failure.
-        @task(name=self._unit.name)
+        # A task around the call reads the line inside the map, so that a bad line is one item's failure. What is recorded
+        # is the call inside.
+        @task(name=self._unit.name, journal=False)
         async def item(one: Item) -> object:
             return await self._unit(**self._arguments(one))
 
-        calls = item.map(self._unfinished(), concurrency=concurrency, on_error="collect", key=lambda one: one.key)
+        mapped = item if run_id is None else item.with_(run_id=run_id)
+        calls = mapped.map(self._unfinished(), concurrency=concurrency, on_error="collect", key=lambda one: one.key)
         async with calls as outcomes:
             async for outcome in outcomes:
                 self._take(outcome)

@@ -13,24 +13,34 @@ from llmflow.cli._terminal import error_console, is_live, jsonable, say, write_j
 from llmflow.messages import Result
 from llmflow.step import Unit
 
-__all__ = ["run_once"]
+__all__ = ["recorded_line", "run_once", "waiting"]
 
 
-def run_once(target: str, *, source: str | None, model: str | None, as_json: bool, quiet: bool) -> None:
+def run_once(
+    target: str, *, source: str | None, model: str | None, as_json: bool, quiet: bool, run_id: str | None = None
+) -> None:
     """Call a target once and write its value."""
     unit = load_target(target)
+    if run_id is not None:
+        unit = unit.with_(run_id=run_id)
     reader = InputReader(unit)
     arguments = reader.nothing() if source is None else reader.read(read_source(source))
     with session(model) as runtime:
         check(unit, runtime)
-        with _waiting(unit, quiet=quiet):
+        runtime.recorder.ref = target
+        with waiting(unit, quiet=quiet):
             result: Result[Any] = run_async(lambda: unit.run(**arguments), runtime)
     write_json(plain_result(result) if as_json else jsonable(result.value))
     if not quiet:
-        say(result_line(result), "dim")
+        say(recorded_line(result) if result.recorded else result_line(result), "dim")
 
 
-def _waiting(unit: Unit[..., Any], *, quiet: bool) -> AbstractContextManager[object]:
+def recorded_line(result: Result[Any]) -> str:
+    """Return the line that follows a run which had ended before."""
+    return f"{result.step}: run {result.run_id} had ended well; this is the value it gave, and nothing was paid"
+
+
+def waiting(unit: Unit[..., Any], *, quiet: bool) -> AbstractContextManager[object]:
     """Show on a terminal that something is going on."""
     if not is_live(quiet=quiet):
         return nullcontext()

@@ -14,12 +14,12 @@ from llmflow.context import runtimes
 from llmflow.runtime import Runtime, default_runtime, plan
 from llmflow.step import Unit
 
-__all__ = ["DEFAULT_CACHE", "check", "run_async", "session"]
+__all__ = ["DEFAULT_STORE", "check", "run_async", "session"]
 
 T = TypeVar("T")
 
-DEFAULT_CACHE = "sqlite:///.llmflow/llmflow.db"
-"""Where commands keep answers unless told otherwise; the file is made when a step with a `Cache` keeps one."""
+DEFAULT_STORE = "sqlite:///.llmflow/llmflow.db"
+"""Where commands keep answers and record runs unless told otherwise; the file is made when there is something to keep."""
 
 
 @contextmanager
@@ -40,8 +40,8 @@ def session(model: str | None = None) -> Generator[Runtime]:
 
 
 def _runtime() -> Runtime:
-    """Make the default runtime of a command: what steps declare to be cached is still there for the next command."""
-    return default_runtime(cache=DEFAULT_CACHE)
+    """Make the default runtime of a command: what was cached and recorded is still there for the next command."""
+    return default_runtime(cache=DEFAULT_STORE, journal=DEFAULT_STORE)
 
 
 def check(unit: Unit[..., Any], runtime: Runtime) -> None:

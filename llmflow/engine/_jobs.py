@@ -9,24 +9,26 @@ from llmflow.engine._constants import may_change
 from llmflow.engine._operands import Getter, Layout, Values
 from llmflow.errors import DefinitionError
 from llmflow.graph._ir import DEFAULT, Constant, Graph, Node, Ref, Structure, map_call
+from llmflow.step import inner_run
 
 if TYPE_CHECKING:
     from llmflow.context import Frame
     from llmflow.engine._places import Places
     from llmflow.graph._ir import Operand
-    from llmflow.messages import Result
+    from llmflow.step import Bound, Unit
 
 __all__ = ["Job", "compile_jobs", "count_reads"]
 
 Perform: TypeAlias = "Callable[[Values, Frame], Awaitable[Any]]"
-Invoke: TypeAlias = "Callable[[dict[str, object], Frame], Awaitable[Result[Any]]]"
 
 
 class Job(NamedTuple):
     """One node, ready to run; a tuple, because a run unpacks one for every node.
 
     Attributes:
-        invoke: The bound unit of a plain call, awaited with `arguments`; None for every other kind.
+        bound: The unit of a plain call, invoked with `arguments`; None for every other kind.
+        unit: What it is made of.
+        key: The node's key in the graph.
         perform: What to await for the other kinds.
         place: Of the node's scope, see `Places`.
         reads: Nodes whose values are needed no more by this one when it has ended; itself, when nobody reads its own.
@@ -34,7 +36,9 @@ class Job(NamedTuple):
         where: A note for what is raised in it.
     """
 
-    invoke: Invoke | None
+    bound: Bound | None
+    unit: Unit[..., Any] | None
+    key: str
     arguments: tuple[tuple[str, Getter], ...]
     perform: Perform
     place: int
@@ -44,7 +48,8 @@ class Job(NamedTuple):
 
 
 class _Compiler:
-    def __init__(self, layout: Layout, places: Places, runtime: Any) -> None:
+    def __init__(self, name: str, layout: Layout, places: Places, runtime: Any) -> None:
+        self._name = name
         self._layout = layout
         self._places = places
         self._runtime = runtime
@@ -52,7 +57,9 @@ class _Compiler:
     def job(self, node: Node, successors: tuple[int, ...]) -> Job:
         plain = node.kind == "call"
         return Job(
-            invoke=self._bound(node) if plain else None,
+            bound=self._bound(node) if plain else None,
+            unit=node.unit,
+            key=node.key,
             arguments=self._layout.getters(node.inputs) if plain else (),
             perform=_unused if plain else self._perform(node),
             place=self._places.of(node.scope),
@@ -61,9 +68,12 @@ class _Compiler:
             where=f"in node {node.key!r} ({node.location})",
         )
 
-    def _bound(self, node: Node) -> Invoke:
-        assert node.unit is not None
-        return node.unit.bound(self._runtime, self._places.scopes[self._places.of(node.scope)]).invoke
+    def _bound(self, node: Node) -> Bound:
+        unit = node.unit
+        assert unit is not None
+        if unit.run_id is not None:
+            raise inner_run(unit.name, unit.run_id, f"flow {self._name!r} ({node.location})")
+        return unit.bound(self._runtime, self._places.scopes[self._places.of(node.scope)])
 
     def _perform(self, node: Node) -> Perform:
         compile_kind: dict[str, Callable[[Node], Perform]] = {
@@ -84,18 +94,33 @@ class _Compiler:
         return {key: self._perform(branch) for key, branch in node.branches.items()}
 
     def _call(self, node: Node) -> Perform:
-        invoke, arguments = self._bound(node), self._layout.getters(node.inputs)
+        bound, arguments, path = self._bound(node), self._layout.getters(node.inputs), self._path(node)
+        unit = node.unit
+        assert unit is not None
 
         async def call(values: Values, around: Frame) -> Any:
-            return (await invoke({name: get(values) for name, get in arguments}, around)).value
+            inputs = {name: get(values) for name, get in arguments}
+            if (record := around.run.record) is None:
+                return (await bound.invoke(inputs, around)).value
+            return (await record.node(path(around), unit, bound, inputs, around)).value
 
         return call
+
+    def _path(self, node: Node) -> Callable[[Frame], str]:
+        """Return what says where a node is in a run: its key, behind the path of the flow when that is not the outermost."""
+        name, inside = self._name, node.key[len(self._name) :]
+        return lambda around: (around.node or name) + inside
 
     def _map(self, node: Node) -> Perform:
         items, fixed = self._operand(node.items), self._layout.getters(self._fixed(node))
 
-        async def fan_out(values: Values, around: Frame) -> Any:  # noqa: ARG001  # the map takes the frame from the context
-            return await map_call(node, items(values), {name: get(values) for name, get in fixed})
+        path = self._path(node)
+
+        async def fan_out(values: Values, around: Frame) -> Any:  # the map takes the frame from the context
+            mapping = map_call(node, items(values), {name: get(values) for name, get in fixed})
+            if around.run.record is not None:
+                mapping.path = path(around)
+            return await mapping
 
         return fan_out
 
@@ -129,13 +154,17 @@ class _Compiler:
 
     def _or_else(self, node: Node) -> Perform:
         attempt, errors = self._perform(node.branches["call"]), node.errors
-        otherwise = self._otherwise(node)
+        otherwise, path, name = self._otherwise(node), self._path(node), node.name
 
         async def or_else(values: Values, around: Frame) -> Any:
+            record = around.run.record
+            if record is not None and record.chose(path(around)):
+                return await otherwise(values, around)
             try:
                 return await attempt(values, around)
-            except errors:
-                pass  # left behind, so that what the other branch raises does not carry it as its context
+            except errors as exc:  # left behind, so that what the other branch raises does not carry it as its context
+                if record is not None:
+                    record.choose(path(around), name, exc)
             return await otherwise(values, around)
 
         return or_else
@@ -169,7 +198,7 @@ def compile_jobs(graph: Graph, layout: Layout, places: Places, runtime: Any) -> 
     for node in graph.nodes:
         for needed in node.after:
             successors[needed].append(node.index)
-    compiler = _Compiler(layout, places, runtime)
+    compiler = _Compiler(graph.name, layout, places, runtime)
     return tuple(compiler.job(node, tuple(successors[node.index])) for node in graph.nodes)
 
 

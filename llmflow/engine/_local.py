@@ -51,10 +51,11 @@ class LocalEngine:
 class _Plan:
     """All that the runs of one graph share."""
 
-    __slots__ = ("jobs", "places", "reads", "result", "roots", "values", "waits")
+    __slots__ = ("jobs", "name", "places", "reads", "result", "roots", "values", "waits")
 
     def __init__(self, graph: Graph, runtime: Any, scope: Scope | None) -> None:
         layout = Layout.of(graph)
+        self.name = graph.name
         self.places = Places(scope)
         self.jobs: tuple[Job, ...] = compile_jobs(graph, layout, self.places, runtime)
         self.result: Getter = layout.getter(graph.result)
@@ -114,22 +115,26 @@ class _Run:
         it are left to a helper, which finds nothing to do if this node ends without waiting.
         """
         jobs, values, ready, frames = self._plan.jobs, self._values, self._ready, self._frames
+        record = self._around.run.record
         current: Frame | None = None
         until_pause = PAUSE_EVERY
         while ready and (len(ready) == 1 or self._group is not None):
             index = ready.popleft()
             if ready and not self._called:
                 self._call(1)
-            invoke, arguments, perform, place, reads, successors, where = jobs[index]
+            bound, unit, key, arguments, perform, place, reads, successors, where = jobs[index]
             around = frames[place]
             if around is not current:
                 frame.set(around)
                 current = around
             try:
-                if invoke is not None:
-                    values[index] = (await invoke({name: get(values) for name, get in arguments}, around)).value
-                else:
+                if bound is None:
                     values[index] = await perform(values, around)
+                elif record is None:
+                    values[index] = (await bound.invoke({name: get(values) for name, get in arguments}, around)).value
+                else:
+                    inputs = {name: get(values) for name, get in arguments}
+                    values[index] = (await record.node(self._path(key), unit, bound, inputs, around)).value
             except BaseException as exc:
                 self._fail(exc, where)
                 raise
@@ -141,6 +146,11 @@ class _Run:
             if not until_pause:
                 until_pause = PAUSE_EVERY
                 await checkpoint()
+
+    def _path(self, key: str) -> str:
+        """Return where a node is in the run: its key, behind the path of the flow when that is not the outermost."""
+        name, around = self._plan.name, self._around.node
+        return around + key[len(name) :] if around else key
 
     def _fail(self, error: BaseException, where: str) -> None:
         self._stop()  # at once: helpers that are on their way come before the group hears of this

@@ -29,4 +29,4 @@ class Places:
 
         The deadline is the same everywhere: a flow with one of its own is never taken apart into another's nodes.
         """
-        return [Frame(around.run, scope, around.deadline) for scope in self.scopes]
+        return [Frame(around.run, scope, around.deadline, around.node) for scope in self.scopes]

@@ -180,7 +180,7 @@ class FoldedTask:
         around = frame.get()
         if around is None or request.deadline >= around.deadline:
             return await self._value_of(request)
-        token = frame.set(Frame(around.run, around.scope, request.deadline))
+        token = frame.set(Frame(around.run, around.scope, request.deadline, around.node))
         try:  # calls in the body see the earlier deadline
             return await self._value_of(request)
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from inspect import Parameter
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
@@ -10,6 +10,7 @@ from llmflow.backend import alarm
 from llmflow.context import Frame, Scope, frame, leave
 from llmflow.errors import DeadlineExceeded, DefinitionError
 from llmflow.graph._build import Blueprint
+from llmflow.graph._shape import Shape
 from llmflow.graph._splice import rescoped
 from llmflow.messages import Result
 from llmflow.policy import Band, Off
@@ -56,6 +57,7 @@ class Flow(Unit[P, T]):
         self.eager = eager
         self._blueprint = Blueprint(name, function, signature, self.policies, self.origin)
         self._graph: Graph | None = None
+        self._shape: Shape | None = None
 
     def graph(self) -> Graph:
         """Return what the flow does as data; built at the first call, without running any step.
@@ -82,6 +84,20 @@ class Flow(Unit[P, T]):
         """
         return not self.eager and self.run_id is None and not _deadlines(self.policies)
 
+    @property
+    def shape(self) -> Shape | None:
+        """The graph, as recorded runs are compared with it; None for an eager flow."""
+        if self.eager:
+            return None
+        graph = self.graph()
+        if self._shape is None or self._shape.graph is not graph:
+            self._shape = Shape(graph)
+        return self._shape
+
+    def units(self) -> Iterable[Unit[..., Any]]:
+        """Return the steps, tasks and flows inside; none for an eager flow."""
+        return () if self.eager else self.graph().units()
+
     def bind(self, runtime: Any, scope: Scope | None) -> BoundFlow:
         """Make the flow ready for a runtime and a place."""
         program = _eager_program(self) if self.eager else runtime.engine.prepare(self.graph(), runtime, scope)
@@ -96,6 +112,7 @@ class Flow(Unit[P, T]):
     def _copy(self) -> Any:
         made = super()._copy()
         made._graph = None  # noqa: SLF001  # a copy of our own class
+        made._shape = None  # noqa: SLF001  # a copy of our own class
         return made
 
     @overload
@@ -127,7 +144,7 @@ class BoundFlow:
         """Run the flow and return its value with the record of what it took."""
         started = self._clock.monotonic()
         mine = started + self.limit
-        inside = Frame(around.run, self._scope, min(mine, around.deadline))
+        inside = Frame(around.run, self._scope, min(mine, around.deadline), around.node or self.flow.name)
         token = frame.set(inside)
         try:
             if mine < around.deadline:

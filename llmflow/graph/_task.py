@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.models import Model, Params
     from llmflow.policy import Policy
+    from llmflow.schema import Codec
 
 __all__ = ["Task", "TaskDecorator", "task"]
 
@@ -58,6 +59,9 @@ class Task(Unit[P, T]):
         if not layers:
             return PlainTask(self.name, body, runtime.clock)
         return FoldedTask(self.name, body, layers, runtime, scope)
+
+    def _make_codec(self) -> Codec | None:
+        return super()._make_codec() if self.journal else None
 
     def _adjust(self, model: Model | None, params: Params | None, version: str | None) -> None:
         super()._adjust(model, params, version)

@@ -1,5 +1,6 @@
 """Built-in listeners: statistics, the ledger and the log."""
 
+from llmflow.observers._journal import journal_observer
 from llmflow.observers._ledger import By, Ledger, Total
 from llmflow.observers._log import LogObserver, configure_logging
 from llmflow.observers._stats import Latency, ModelStats, Stats, StatsObserver, StepStats, TenantStats
@@ -16,4 +17,5 @@ __all__ = [
     "TenantStats",
     "Total",
     "configure_logging",
+    "journal_observer",
 ]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from llmflow.context import blocked_loop
 from llmflow.errors import DefinitionError
-from llmflow.policies._charges import Answers, charge, spent, worst_case_of
+from llmflow.policies._charges import charge, spent
 from llmflow.policies._fund import Fund, Key, period_of_day, period_of_month
 from llmflow.policies._pot import UNLIMITED, Terms
 from llmflow.policies._purse import Claim, Purse
 from llmflow.policies._refusal import announce, in_dollars, refused, timed_out
 from llmflow.policy import Band, Options, RequestLayer, Site, check_count, check_key, check_name
 from llmflow.prices import nanos, worst_case_nano
-from llmflow.tokens import token_estimator
+from llmflow.tokens import Answers, token_estimator, worst_case_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -144,7 +144,8 @@ class Budget(Options):
         purse, time = purse_of(site), site.clock.time
         # Without a name, one that is declared anew with other options (`with_`, a notebook) is another one.
         key = ("budget", self.name or (site.declared, self), "fund")
-        return site.shared(key, lambda: Fund(self._terms(self.name or site.declared), self.key, purse, time))
+        terms, declared = self._terms(self.name or site.declared), "" if self.name else site.declared
+        return site.shared(key, lambda: Fund(terms, self.key, purse, time, declared=declared))
 
     def _terms(self, name: str) -> Terms:
         return Terms(

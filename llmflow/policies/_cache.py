@@ -243,6 +243,7 @@ class _Layer:
                 saved_usd=answer.saved_usd,
                 prompt_version=call.prompt_version,
                 tenant=caller.get().tenant,
+                node=call.node,
             )
             self._site.emit(event)
         return answer

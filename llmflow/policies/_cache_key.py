@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from llmflow.canonical import canonical, quoted
 from llmflow.context import caller
-from llmflow.policies._canonical import canonical, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,7 @@ from llmflow.policy import State
 from llmflow.prices import dollars
 
 if TYPE_CHECKING:
+    from llmflow.context import Run
     from llmflow.messages import Request
     from llmflow.policies._purse import Purse
 
@@ -47,10 +48,13 @@ class Fund:
     The pot of a call or run lives with that call or run, those of days, months and `total` live here.
     """
 
-    __slots__ = ("_key", "_lock", "_make", "_pots", "_purse", "_sweep_at", "_time", "only", "terms")
+    __slots__ = ("_declared", "_key", "_lock", "_make", "_pots", "_purse", "_sweep_at", "_time", "only", "terms")
 
-    def __init__(self, terms: Terms, key: str | Key | None, purse: Purse, time: Callable[[], float]) -> None:
+    def __init__(
+        self, terms: Terms, key: str | Key | None, purse: Purse, time: Callable[[], float], *, declared: str = ""
+    ) -> None:
         self.terms = terms
+        self._declared = declared
         self._key = key
         self._purse = purse
         self._time = time
@@ -68,12 +72,26 @@ class Fund:
         per, call = self.terms.per, request.call
         if per in ("call", "run"):
             owner = call if per == "call" or call.run is None else call.run
-            if self._key is None:
-                return owner.shared(self, self._make)
-            key = self._key_of(request)
-            return owner.shared((self, key), partial(self._make, key))
+            key = None if self._key is None else self._key_of(request)
+            make = self._make if key is None else partial(self._make, key)
+            if per == "run" and call.run is not None and call.run.spent:
+                make = partial(self._taken_up, call.run, make)
+            return owner.shared(self if self._key is None else (self, key), make)
         key = self._key_of(request)
         return self._pots.get(key) or self._add(key)
+
+    def _taken_up(self, run: Run, make: Callable[[], Pot]) -> Pot:
+        """Return the pot of a run that is taken up again: what its earlier tries have spent is spent.
+
+        Which requests of them paid from this budget is known only where it stands on a step. Anywhere else all are
+        counted, which is too many where it stands on a flow inside, and never too few.
+        """
+        pot = make()
+        step = self._declared.removeprefix("step:") if self._declared.startswith("step:") else None
+        for name, (usd, tokens, calls) in run.spent.items():
+            if step in (None, name):
+                pot.usd, pot.tokens, pot.calls = pot.usd + usd, pot.tokens + tokens, pot.calls + calls
+        return pot
 
     def _key_of(self, request: Request) -> str | None:
         if self._key == "tenant":

@@ -19,9 +19,9 @@ from llmflow.policies import (
     Retry,
     Timeout,
 )
-from llmflow.policies._charges import Answers
 from llmflow.policy import Band, Bounds, Declared, SaysItsWorst
 from llmflow.prices import Price, dollars, worst_case_nano
+from llmflow.tokens import Answers
 
 if TYPE_CHECKING:
     from llmflow.models import Model

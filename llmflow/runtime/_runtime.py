@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from llmflow.context import Scope, runtimes
 from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.graph import abandoned_threads
 from llmflow.models import Model, Params, as_model
-from llmflow.observers import Ledger, LogObserver, Stats, StatsObserver
+from llmflow.observers import Ledger, LogObserver, Stats, StatsObserver, journal_observer
 from llmflow.plugins import PluginInfo, Registry
 from llmflow.policies import _defaults as default_policies
 from llmflow.policies._breaker import Breaker
@@ -32,16 +32,19 @@ from llmflow.runtime._config import read_config
 from llmflow.runtime._connect import connect_foreign, connect_handler
 from llmflow.runtime._identity import identity
 from llmflow.runtime._stores import Stores
-from llmflow.step import close_portals
+from llmflow.runtime._wordings import Wordings
+from llmflow.step import OnChange, Recorder, close_portals, steps_of
 from llmflow.stores import StorePlugin
+from llmflow.wordings import PromptFiles
 
 if TYPE_CHECKING:
+    from os import PathLike
     from types import TracebackType
     from typing import Self
 
     from llmflow.engine import LocalEngine
     from llmflow.messages import OutputFormat
-    from llmflow.ports import CacheStore, Clock, Provider, Send
+    from llmflow.ports import CacheStore, Clock, Journal, Provider, Send
     from llmflow.signals import Listener
     from llmflow.step import Bound, Unit
 
@@ -69,9 +72,18 @@ class Runtime:
         default_model: The model of steps that name none.
         models: Models to use instead of others, by name: `{"openai/gpt-5-mini": Model(...)}`.
         prices: Dollars per million tokens, by model name; goes before every price table.
+        prompts: A folder of prompt files, `<step>.md` and `<step>@<label>.md`. A file is read once, when its step is
+            bound, so that an edit needs a new process.
+        variants: By step, the weights of its prompt's labels: `{"triage": {"production": 9, "canary": 1}}`. Beside them
+            `"sticky"` may name the tag of `llmflow.context(tags=...)` whose values keep their variant.
         engine: Where flows run; `local` is this process.
         clock: Where time comes from; for tests.
         seed: Makes the jitter of retries repeatable.
+        store_content: Whether the journal stores inputs and outputs, or only their hashes. Unless said, a file stores
+            them; in memory they are stored for runs with an id, which cannot be taken up without.
+        on_change: What to do when a run is taken up again and a prompt, the graph or the inputs of a node are not what
+            they were: `refuse` with a `RunConflict` that names them, `use-recorded` answers all the same, or
+            `rerun-changed` nodes, which pays for them again.
 
     Raises:
         DefinitionError: For options that do not fit.
@@ -90,9 +102,13 @@ class Runtime:
         default_model: Model | str | None = None,
         models: Mapping[str, Model | str] | None = None,
         prices: Mapping[str, Price] | None = None,
+        prompts: str | PathLike[str] | None = None,
+        variants: Mapping[str, Mapping[str, float | str]] | None = None,
         engine: str = "local",
         clock: Clock | None = None,
         seed: int | None = None,
+        store_content: bool | None = None,
+        on_change: OnChange = "refuse",
     ) -> None:
         if engine != "local":
             msg = f"no plugin supplies the engine {engine!r}; built in is 'local'"
@@ -105,8 +121,20 @@ class Runtime:
         self.random = Random(seed)  # noqa: S311  # jitter, not secrets
         self._stats = StatsObserver()
         self._ledger = Ledger(self.clock.time)
-        self._registry = Registry(self._builtins(), plugins)
-        self._stores = Stores(self._registry, store=store, cache=cache, journal=journal, shared=shared)
+        files = None if prompts is None else PromptFiles(prompts)
+        self._registry = Registry(self._builtins(files), plugins)
+        self.wordings = Wordings(self._registry, files, variants or {})
+        self._stores = Stores(self._registry, self.clock, store=store, cache=cache, journal=journal, shared=shared)
+        self.recorder = Recorder(
+            self._stores.journal,
+            self.clock,
+            store_content=_checked(store_content, "store_content", (None, True, False)),
+            on_change=_checked(on_change, "on_change", get_args(OnChange)),
+            redactors=self._registry.redactors,
+            versions=lambda step: [one.prompt_version for one in steps_of(step, self).values()],
+        )
+        observer = journal_observer(self.recorder.journal, is_durable=self.recorder.is_durable)
+        self._registry.add_builtin("llmflow-journal", observer)
         self._signals = self._registry.signals()
         self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
         self.override_model: Model | None = None
@@ -117,7 +145,7 @@ class Runtime:
         self._lock = threading.RLock()
         self._leave: list[Callable[[], None]] = []
 
-    def _builtins(self) -> list[tuple[str, object]]:
+    def _builtins(self, files: PromptFiles | None) -> list[tuple[str, object]]:
         return [
             ("llmflow-policies", default_policies),
             ("llmflow-providers", provider_plugin),
@@ -126,6 +154,7 @@ class Runtime:
             ("llmflow-stats", self._stats),
             ("llmflow-ledger", self._ledger),
             ("llmflow-log", LogObserver()),
+            *([] if files is None else [("llmflow-prompts", files)]),
         ]
 
     @cached_property
@@ -301,6 +330,11 @@ class Runtime:
         return identity(model, lambda: self._provider(model.provider)[0])
 
     @property
+    def journal(self) -> Journal:
+        """Where runs are recorded."""
+        return self.recorder.journal
+
+    @property
     def cache_store(self) -> CacheStore:
         """Where accepted answers are kept."""
         return self._stores.cache
@@ -381,6 +415,13 @@ class Runtime:
         return f"<Runtime default_model={self.default_model!r} policies={self.policies!r}>"
 
 
+def _checked(value: Any, name: str, choices: tuple[Any, ...]) -> Any:
+    if value not in choices:
+        msg = f"Runtime({name}={value!r}): expected one of {', '.join(map(repr, choices))}"
+        raise DefinitionError(msg)
+    return value
+
+
 def _acts_on_the_run(layer: Declared) -> bool:
     """A deadline on a flow is kept by the flow, for the run as a whole."""
     return layer.band == Band.DEADLINE and layer.source.startswith("flow:")
@@ -419,6 +460,7 @@ def default_runtime(**otherwise: Any) -> Runtime:
     config = read_config()
     said: dict[str, Any] = {name: one.value for name, one in config.settings.items()}
     said["prices"] = config.prices()
-    if "store" in said and "cache" not in said:
-        otherwise.pop("cache", None)  # the cache is where everything is
+    for port in ("cache", "journal"):
+        if "store" in said and port not in said:
+            otherwise.pop(port, None)  # it is where everything is
     return Runtime(**(otherwise | said))

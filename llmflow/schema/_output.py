@@ -11,6 +11,7 @@ from pydantic_core import ValidationError
 from llmflow.errors import DefinitionError, InvalidOutput
 from llmflow.schema._annotations import display, identifier, is_choice, refuse, unwrap
 from llmflow.schema._build import adapter_of, definition_errors, model_of, validator_of, wrapper_of
+from llmflow.schema._codec import Codec
 from llmflow.schema._fingerprint import fingerprint
 from llmflow.schema._partial import view_of
 from llmflow.schema._problems import invalid_output, is_about, is_encodable, problems_of
@@ -18,6 +19,8 @@ from llmflow.schema._repair import repair_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic import TypeAdapter
 
     from llmflow.schema._partial import View
 
@@ -120,6 +123,17 @@ class OutputSchema:
         """Return the answer that a model should have written for `value`."""
         return self._adapter.serializer.to_json(value, by_alias=True, round_trip=True).decode()
 
+    @cached_property
+    def codec(self) -> Codec:
+        """What turns a value into JSON for the journal, and back."""
+        return Codec(self._kept_by(), self._validate_json)
+
+    def _kept_by(self) -> TypeAdapter[Any]:
+        return self._adapter
+
+    def _validate_json(self, data: bytes, **options: Any) -> Any:
+        return self._validator.validate_json(data, **options)
+
     def check(self, value: object, *, what: str = "the value") -> Any:
         """Return `value` validated as an example answer, one that parses when it is written as JSON.
 
@@ -196,7 +210,8 @@ class _WrappedSchema(OutputSchema):
 
     def __init__(self, annotation: Any, *, step: str, namespace: Mapping[str, Any] | None) -> None:
         super().__init__(annotation, step=step, namespace=namespace)
-        self._bare = validator_of(adapter_of(annotation, namespace=namespace), step=step)[0]
+        self._bare_adapter = adapter_of(annotation, namespace=namespace)
+        self._bare = validator_of(self._bare_adapter, step=step)[0]
 
     def parse(self, text: str, *, context: object = None) -> Any:
         try:
@@ -218,6 +233,12 @@ class _WrappedSchema(OutputSchema):
 
     def dump(self, value: Any) -> str:
         return super().dump(self.model.model_construct(content=value))
+
+    def _kept_by(self) -> TypeAdapter[Any]:
+        return self._bare_adapter
+
+    def _validate_json(self, data: bytes, **options: Any) -> Any:
+        return self._bare.validate_json(data, **options)
 
     @cached_property
     def view(self) -> View | None:

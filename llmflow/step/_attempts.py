@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from llmflow.errors import DefinitionError, ProviderTimeout, StepError
 from llmflow.events import AttemptFinished, AttemptStarted
 from llmflow.messages import Attempt, CallScope, Chunk, Reply, Request, Sink, Usage
 from llmflow.policy import Band, Declared, Site, fold
-from llmflow.prices import Price, cost
+from llmflow.prices import Price, cost, dollars
 from llmflow.records import quick
+from llmflow.tokens import worst_case_of
 
 if TYPE_CHECKING:
     from llmflow.models import Model
@@ -42,6 +43,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
     on_started = runtime.listeners(AttemptStarted)
     on_finished = runtime.listeners(AttemptFinished)
     price: Price | None = runtime.price(model)
+    announce = _announcer(runtime, model, price)
 
     async def record(request: Request) -> Reply:
         call = request.call
@@ -51,13 +53,11 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         if started >= request.deadline:
             raise _no_time(model)
         call.started = number = call.started + 1
+        if on_started:
+            await announce(request, number)
+            started = clock.monotonic()
         if request.sent is not None:
             request.sent.mark(started)
-        if on_started:
-            event = new_attempt_started(
-                run_id=call.run_id, call_id=call.call_id, step=call.step, model=model.name, number=number
-            )
-            runtime.emit(event)
         if request.sink is not None:
             pieces = _Pieces(request.sink, number, clock, started)
             return await _streamed(send, request, pieces, keep)
@@ -99,6 +99,33 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
             runtime.emit(_finished(call, attempt))
 
     return record
+
+
+def _announcer(runtime: Any, model: Model, price: Price | None) -> Callable[[Request, int], Awaitable[None]]:
+    """Return what tells that a request is about to be sent.
+
+    In a recorded run it waits until that, and all that was before it, is on disk.
+    """
+    worst_case = _worst_cost(runtime, model, price) if runtime.recorder.is_durable else None
+
+    async def announce(request: Request, number: int) -> None:
+        runtime.emit(_started(request, number, None if worst_case is None else worst_case(request)))
+        if request.call.node is not None:
+            await _on_record(request, number, runtime)
+
+    return announce
+
+
+async def _on_record(request: Request, number: int, runtime: Any) -> None:
+    """Wait until all that the run has so far is on disk, as what is sent now has to be paid."""
+    call = request.call
+    assert call.run is not None  # a call with a node is one of a run
+    try:
+        await call.run.record.settled()
+    except BaseException as exc:
+        call.started -= call.started == number  # it was not sent
+        runtime.emit(_unsent(request, number, exc))
+        raise
 
 
 async def _streamed(send: Send, request: Request, pieces: _Pieces, keep: Callable[..., None]) -> Reply:
@@ -173,6 +200,50 @@ def _outcome(exc: BaseException, *, overdue: bool) -> str:
     return type(exc).__name__
 
 
+def _worst_cost(runtime: Any, model: Model, price: Price | None) -> Callable[[Request], Decimal] | None:
+    """Return what says the dollars that a request may cost, None when nobody knows what the model costs."""
+    if price is None:
+        return None
+    worst_case = worst_case_of(_Place(runtime, model), price, counted=True)
+    return lambda request: dollars(worst_case(request)[0])
+
+
+class _Place:
+    __slots__ = ("model", "shared")
+
+    def __init__(self, runtime: Any, model: Model) -> None:
+        self.model = model
+        self.shared = runtime.shared
+
+
+def _started(request: Request, number: int, reserved: Decimal | None) -> AttemptStarted:
+    call, who = request.call, caller.get()
+    return new_attempt_started(
+        run_id=call.run_id,
+        call_id=call.call_id,
+        step=call.step,
+        model=request.model.name,
+        number=number,
+        hedge=request.hedge,
+        reserved_usd=reserved,
+        prompt_version=call.prompt_version,
+        tenant=who.tenant,
+        node=call.node,
+    )
+
+
+def _unsent(request: Request, number: int, exc: BaseException) -> AttemptFinished:
+    attempt = Attempt(
+        model=request.model.name,
+        number=number,
+        outcome=_outcome(exc, overdue=False),
+        latency_s=0.0,
+        cost_usd=Decimal(0),
+        hedge=request.hedge,
+    )
+    return _finished(request.call, attempt)
+
+
 def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
     who = caller.get()
     return new_attempt_finished(
@@ -189,8 +260,10 @@ def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
         hedge=attempt.hedge,
         first_token_s=attempt.first_token_s,
         prompt_version=call.prompt_version,
+        label=call.label,
         tenant=who.tenant,
         tags=who.tags or None,
+        node=call.node,
     )
 
 

@@ -86,6 +86,7 @@ class BoundStep:
         "_finished",
         "_read",
         "_started",
+        "label",
         "layers",
         "model",
         "models",
@@ -96,8 +97,9 @@ class BoundStep:
         "version",
     )
 
-    def __init__(self, step: Step[..., Any], runtime: Any, scope: Scope | None) -> None:
+    def __init__(self, step: Step[..., Any], runtime: Any, scope: Scope | None, label: str | None = None) -> None:
         self.step = step
+        self.label = label
         self.runtime = runtime
         self.scope = scope
         self.output: OutputSchema = step.output
@@ -111,6 +113,16 @@ class BoundStep:
         repairs = any(one.band.rank == Band.REPAIR.rank for one in self.layers)
         self._read = reader(self.output, step.checks, local_repair=repairs)
         self._chain = self._fold()
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The prompt versions its calls may have."""
+        return (self.version,)
+
+    @property
+    def prompts(self) -> tuple[tuple[Step[..., Any], str | None], ...]:
+        """The steps whose prompts its calls may use, with the labels of variants."""
+        return ((self.step, self.label),)
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -160,7 +172,15 @@ class BoundStep:
         """Build the prompt, ask, and return the validated value with its record; `feed` gets the answer as it comes."""
         step, clock, run = self.step, self._clock, around.run
         started = clock.monotonic()
-        call = CallScope(step=step.name, run_id=run.id, call_id=new_id(), run=run, prompt_version=self.version)
+        call = CallScope(
+            step=step.name,
+            run_id=run.id,
+            call_id=new_id(),
+            node=None if run.record is None else around.node,
+            run=run,
+            prompt_version=self.version,
+            label=self.label,
+        )
         try:
             built: Any = step.body(**inputs)
             if step.is_async:
@@ -207,6 +227,7 @@ class BoundStep:
             repaired=answer.repaired,
             model=answer.model.name,
             prompt_version=self.version,
+            prompt_label=self.label,
             run_id=call.run_id,
             step=call.step,
             saved_usd=answer.saved_usd,
@@ -226,7 +247,11 @@ class BoundStep:
                 error.add_note("A body returns prompt(...); is a `return` missing?")
             raise
         result: Result[Any] = Result(
-            value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name
+            value=checked,
+            prompt_version=self.version,
+            prompt_label=self.label,
+            run_id=around.run.id,
+            step=self.step.name,
         )
         around.run.add(result)
         return result
@@ -249,11 +274,13 @@ class BoundStep:
                 usage=result.usage if result else total_usage(attempts),
                 cost_usd=result.cost_usd if result else total_cost(attempts),
                 prompt_version=self.version,
+                label=self.label,
                 tenant=who.tenant,
                 tags=who.tags or None,
                 saved_usd=result.saved_usd if result else None,
                 waited_s=call.waited_s,
                 throttled=call.throttled,
+                node=call.node,
             )
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -17,6 +17,7 @@ from llmflow.events import RunFinished, RunStarted
 from llmflow.messages import Outcome
 from llmflow.policy import check_count
 from llmflow.step._call import Deferred
+from llmflow.step._recording import content_key, inner_run
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +63,8 @@ class MapCall(Deferred[L_co], Generic[A, S, L_co]):
         self.collect = on_error == "collect"
         self.concurrency = check_count(concurrency, name=f"{unit.kind} {unit.name!r}: concurrency")
         self.key = key
+        self.path: str | None = None
+        """Where the map is in a recorded run, when a graph says it."""
         self._check_arity()
         self._stream: Outcomes[S] | None = None
         self._used = False
@@ -148,17 +151,30 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         self._bound = self._call.unit.bound(self._runtime, around.scope if around is not None else None)
         if around is None:  # a map that is not inside any call is a run of its own, and all items belong to it
             around = Frame(Run(self._call.unit.name, run_id=self._call.unit.run_id), None, float("inf"))
+            await self._record(around.run)
             self._token = frame.set(around)
             self._started = monotonic()
-            self._runtime.emit(RunStarted(run_id=around.run.id, target=around.run.target))
+            self._runtime.emit(RunStarted(run_id=around.run.id, target=around.run.target, kind="map"))
+        elif self._call.unit.run_id not in (None, around.run.id):
+            unit = self._call.unit
+            raise inner_run(unit.name, unit.run_id, f"run {around.run.id!r} of {around.run.target!r}")
         self._around = around
         limit = self._call.concurrency
-        self._give, self._take = anyio.create_memory_object_stream[tuple[int, Any]](0)
+        self._give, self._take = anyio.create_memory_object_stream[_Taken](0)
         self._send, self._receive = anyio.create_memory_object_stream[Outcome[S]](limit)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._read)
         return self
+
+    async def _record(self, run: Run) -> None:
+        """Begin the record of a map that is a run, if its runs are recorded."""
+        unit, recorder = self._call.unit, self._runtime.recorder
+        if recorder.records(unit):
+            record = recorder.open(unit, run, "map")
+            await record.begin(unit.fixed)
+            run.record = record
+            self._call.path = unit.name
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
@@ -173,6 +189,8 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
                 stream.close()
             if self._token is not None:
                 self._end_run(self._token, exc)
+                if (record := self._around.run.record) is not None and record.is_named:
+                    await record.settled()
         if self._error is not None:
             raise_first(self._error, self._later)
 
@@ -181,7 +199,9 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         run, ended_by = self._around.run, self._error or exc
         name = None if ended_by is None else type(ended_by).__name__ if isinstance(ended_by, Exception) else "cancelled"
         latency = monotonic() - self._started
-        self._runtime.emit(RunFinished(run_id=run.id, target=run.target, latency_s=latency, error=name))
+        if run.record is not None:
+            run.record.close(ended_by)
+        self._runtime.emit(RunFinished(run_id=run.id, target=run.target, latency_s=latency, error=name, kind="map"))
 
     def stop(self, error: BaseException) -> None:
         """End the map with an error once the workers are cancelled."""
@@ -198,7 +218,8 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
         self._working += 1
         try:
             async with aclosing(_numbered(self._call.items, self._call.unit.name)) as source:
-                async for taken in source:
+                async for index, item in source:
+                    taken = self._taken(index, item)
                     if self._take.statistics().tasks_waiting_receive == 0 and self._working <= self._call.concurrency:
                         self._working += 1
                         self._group.start_soon(self._work, taken)
@@ -212,7 +233,19 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
             self._give.close()
             self._retire()
 
-    async def _work(self, taken: tuple[int, Any]) -> None:
+    def _taken(self, index: int, item: Any) -> _Taken:
+        """Give an item its key, and its place in a recorded run: in the order they are read in, as two may be equal."""
+        record, path = self._around.run.record, self._call.path
+        given = self._call.key
+        if record is None:
+            return index, None, None, item
+        try:
+            key = None if given is None else given(item)
+            return index, key, None if path is None else record.item_key(path, key or content_key(item)), item
+        except Exception as exc:  # noqa: BLE001  # the author's own function; it is this item's failure
+            return index, None, None, _Unkeyed(exc)
+
+    async def _work(self, taken: _Taken) -> None:
         """Take items until there are none."""
         try:
             await self._deliver(await self._one(*taken))
@@ -234,15 +267,36 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
             return
         await self._send.send(outcome)
 
-    async def _one(self, index: int, item: Any) -> Outcome[S]:
-        key = str(index)
+    async def _one(self, index: int, given: str | None, path: str | None, item: Any) -> Outcome[S]:
+        key, record = given or str(index), self._around.run.record
+        if isinstance(item, _Unkeyed):
+            return Outcome(index=index, key=key, error=item.error)
         try:
-            if self._call.key is not None:
+            if given is None and self._call.key is not None:
                 key = self._call.key(item)
-            result = await self._bound.invoke(self._call.arguments(item), self._around)
+            inputs = self._call.arguments(item)
+            if record is None:
+                result = await self._bound.invoke(inputs, self._around)
+            else:
+                unit = self._call.unit
+                place = path or record.key_of(self._around, unit, inputs, given)
+                result = await record.node(place, unit, self._bound, inputs, self._around)
         except Exception as exc:  # noqa: BLE001  # collecting failures is what this is for; cancellation is no Exception
             return Outcome(index=index, key=key, error=exc, cost_usd=getattr(exc, "cost_usd", None))
         return Outcome(index=index, key=key, value=result.value, cost_usd=result.cost_usd)
+
+
+_Taken: TypeAlias = "tuple[int, str | None, str | None, Any]"
+"""An item as it was read: its position, the key it was given, its place in a recorded run, and itself."""
+
+
+class _Unkeyed:
+    """Stands for an item whose key could not be made."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 async def _numbered(items: Iterable[Any] | AsyncIterable[Any], name: str) -> AsyncGenerator[tuple[int, Any], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from llmflow.backend import monotonic
@@ -13,8 +13,10 @@ from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.models import Model, Params, as_model
 from llmflow.policy import check_policies, kind_of
+from llmflow.schema import codec_of
 from llmflow.step._call import Call
 from llmflow.step._map import MapCall
+from llmflow.step._recording import check_run_id, inner_run
 from llmflow.step._signature import Signature, origin
 from llmflow.step._stream import Stream
 from llmflow.step._sync import run_blocking
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.messages import Outcome, Result
     from llmflow.policy import Off, Policy
+    from llmflow.schema import Codec
     from llmflow.step._feed import Feed
+    from llmflow.step._recorder import Shape
+    from llmflow.step._recording import Recording
 
 __all__ = ["Bound", "Unary", "Unit"]
 
@@ -37,6 +42,7 @@ U = TypeVar("U", bound="Unit[..., Any]")
 
 INFINITE = float("inf")
 _KEPT = 256
+_UNASKED = object()
 
 
 class Unary(Protocol[A_contra, S_co]):
@@ -71,6 +77,7 @@ class Unit(Generic[P, T]):
         self.policies = check_policies(policies, f"{self.kind} {name!r}")
         self.fixed: dict[str, object] = {}
         self.run_id: str | None = None
+        self._codec: object = _UNASKED
         self.origin = origin(function)
         self._last: tuple[object, Scope | None, Bound] | None = None
         self._bounds: dict[tuple[object, Scope | None], Bound] = {}
@@ -164,9 +171,14 @@ class Unit(Generic[P, T]):
         around = frame.get()
         if around is None:
             result = await self._outermost(runtime, inputs, collect=wants_result, feed=feed)
+            return result if wants_result else result.value
+        bound, record = _fed(self.bound(runtime, around.scope), feed), around.run.record
+        if self.run_id is not None and self.run_id != around.run.id:
+            raise inner_run(self.name, self.run_id, f"run {around.run.id!r} of {around.run.target!r}")
+        if record is None:
+            result = await bound.invoke(inputs, around)
         else:
-            bound = self.bound(runtime, around.scope)
-            result = await _fed(bound, feed).invoke(inputs, around)
+            result = await record.node(record.key_of(around, self, inputs), self, bound, inputs, around)
         return result if wants_result else result.value
 
     async def _outermost(
@@ -177,11 +189,52 @@ class Unit(Generic[P, T]):
         around = Frame(run, None, INFINITE)
         token = frame.set(around)
         try:
+            if runtime.recorder.records(self):
+                return await self._recorded(runtime, bound, inputs, around)
             if runtime.watches_runs:
-                return await _watched(runtime, bound, inputs, around)
+                return await _watched(runtime, self.kind, bound, inputs, around)
             return await bound.invoke(inputs, around)
         finally:
             leave(token)
+
+    async def _recorded(self, runtime: Any, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
+        """Run the outermost call with a record of it in the journal, or return what it gave when it ran before."""
+        kind: Any = self.kind
+        run = around.run
+        record = runtime.recorder.open(self, run, kind)
+        if (found := await record.begin(inputs)) is not None:
+            return found  # type: ignore[no-any-return]
+        run.record = record
+        inner = bound if kind == "flow" else _AsNode(self, bound, record)
+        try:
+            result = await _watched(runtime, kind, inner, inputs, around)
+        except BaseException as exc:
+            record.close(exc)
+            raise
+        record.close(None, result.value)
+        if record.is_named:
+            await record.settled()
+        return result
+
+    @property
+    def codec(self) -> Codec | None:
+        """What turns its values into JSON for the journal, and back; None when they cannot be kept."""
+        if self._codec is _UNASKED:
+            self._codec = self._make_codec()
+        return self._codec  # type: ignore[return-value]
+
+    def _make_codec(self) -> Codec | None:
+        returns = self.signature.returns
+        return codec_of(Any if returns is inspect.Parameter.empty else returns)
+
+    @property
+    def shape(self) -> Shape | None:
+        """The graph, as recorded runs are compared with it; None for what has none."""
+        return None
+
+    def units(self) -> Iterable[Unit[..., Any]]:
+        """Return the steps, tasks and flows inside, as far as they are known before it runs."""
+        return ()
 
     def bound(self, runtime: Any, scope: Scope | None) -> Bound:
         """Return this unit made ready for a runtime and a place; made once for each."""
@@ -310,7 +363,7 @@ class Unit(Generic[P, T]):
         kinds = {kind_of(policy) for policy in policies}
         kept = tuple(one for one in self.policies if kind_of(one) not in kinds)
         made.policies = check_policies((*kept, *policies), f"{self.kind} {self.name!r}")
-        made.run_id = run_id if run_id is not None else self.run_id
+        made.run_id = self.run_id if run_id is None else check_run_id(run_id, f"{self.kind} {self.name!r}")
         made._adjust(None if model is None else as_model(model), params, version)  # noqa: SLF001  # a copy of our own class
         return made
 
@@ -339,6 +392,20 @@ def _fed(bound: Bound, feed: Feed | None) -> Bound:
     return bound if feed is None else _Fed(bound, feed)
 
 
+class _AsNode:
+    """A step or task that is the only node of its run."""
+
+    __slots__ = ("_bound", "_record", "_unit")
+
+    def __init__(self, unit: Unit[..., Any], bound: Bound, record: Recording) -> None:
+        self._unit = unit
+        self._bound = bound
+        self._record = record
+
+    async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
+        return await self._record.node(self._unit.name, self._unit, self._bound, inputs, around)
+
+
 class _Fed:
     """A bound step, for one call that is streamed."""
 
@@ -348,15 +415,24 @@ class _Fed:
         self._bound = bound
         self._feed = feed
 
+    @property
+    def versions(self) -> Sequence[str]:
+        return getattr(self._bound, "versions", ())
+
+    @property
+    def prompts(self) -> Sequence[Any]:
+        return getattr(self._bound, "prompts", ())
+
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
         return await self._bound.invoke(inputs, around, self._feed)  # type: ignore[no-any-return]
 
 
-async def _watched(runtime: Any, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
+async def _watched(runtime: Any, kind: str, bound: Bound, inputs: dict[str, object], around: Frame) -> Result[Any]:
     """Run the outermost call and tell the listeners when the run starts and ends."""
     started = monotonic()
     run = around.run
-    runtime.emit(RunStarted(run_id=run.id, target=run.target))
+    if runtime.listeners(RunStarted):
+        runtime.emit(RunStarted(run_id=run.id, target=run.target, kind=kind))
     error: str | None = "cancelled"
     try:
         result = await bound.invoke(inputs, around)
@@ -367,7 +443,9 @@ async def _watched(runtime: Any, bound: Bound, inputs: dict[str, object], around
     else:
         return result
     finally:
-        runtime.emit(RunFinished(run_id=run.id, target=run.target, latency_s=monotonic() - started, error=error))
+        if runtime.listeners(RunFinished):
+            latency = monotonic() - started
+            runtime.emit(RunFinished(run_id=run.id, target=run.target, latency_s=latency, error=error, kind=kind))
 
 
 async def _coroutine_function(*args: object, **kwargs: object) -> None:

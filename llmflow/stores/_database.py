@@ -1,11 +1,13 @@
 """One SQLite file: made when something is to be kept, private, and never a reason for a call to fail.
 
-The caches live in it; other tables may join them. Its version is in `PRAGMA user_version`.
+The cache and the journal live in it, each with connections of its own. Its version is in `PRAGMA user_version`; a file of
+an older version is brought up to date by whoever writes to it first, in one transaction.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -15,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from llmflow.stores._files import file_id, make_file, make_private, set_aside
+from llmflow.stores._journal_tables import JOURNAL_SCHEMA
+from llmflow.stores._tables import SCHEMA
 
-__all__ = ["Connect", "Database", "NotOurs"]
+__all__ = ["VERSION", "Connect", "Database", "NotOurs", "close", "write_lock"]
 
 logger = logging.getLogger("llmflow")
 
 Connect = Callable[..., Any]
 
-VERSION = 1
+VERSION = 2
+MIGRATIONS: dict[int, tuple[str, ...]] = {0: (*SCHEMA, *JOURNAL_SCHEMA), 1: JOURNAL_SCHEMA}
+"""What makes a file of each older version one of this version; 0 is an empty file."""
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _READ_PATIENCE = 0.05
 """Seconds that a reader, which stands on an event loop, waits for a lock."""
@@ -40,14 +46,14 @@ class Database:
 
     Args:
         path: The file.
-        schema: Statements that make the tables, each `IF NOT EXISTS`.
         connect: `sqlite3.connect`; another one for tests.
+        what: What of llmflow lives in it, for messages.
     """
 
-    def __init__(self, path: Path, schema: tuple[str, ...], connect: Connect) -> None:
+    def __init__(self, path: Path, connect: Connect = sqlite3.connect, *, what: str = "cache") -> None:
         self.path = path
-        self._schema = schema
         self._connect = connect
+        self._what = what
         self._warned: set[str] = set()
         self._lock = threading.Lock()
 
@@ -81,10 +87,9 @@ class Database:
             self._use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
-            if self._check_version(connection) == 0:
-                for statement in self._schema:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+            for statement in MIGRATIONS.get(self._check_version(connection), ()):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
             make_private(self.path)  # with what SQLite has put beside it
         except BaseException:
@@ -140,9 +145,11 @@ class Database:
                 return aside is not None
             self._warned.add(cause)
         if aside is not None:
-            logger.warning("the cache %s is corrupt (%s); it was set aside as %s", self.path, exc, aside.name)
+            logger.warning("the %s %s is corrupt (%s); it was set aside as %s", self._what, self.path, exc, aside.name)
         else:
-            logger.warning("the cache %s cannot be %s (%s: %s); calls go on without it", self.path, doing, cause, exc)
+            logger.warning(
+                "the %s %s cannot be %s (%s: %s); calls go on without it", self._what, self.path, doing, cause, exc
+            )
         return aside is not None
 
 
@@ -150,3 +157,24 @@ def close(connection: Any) -> None:
     """Close a connection; one that cannot be closed is left."""
     with suppress(sqlite3.Error):
         connection.close()
+
+
+_locks: dict[Path, threading.Lock] = {}
+_finding = threading.Lock()
+
+
+def write_lock(path: Path) -> threading.Lock:
+    """Return the lock under which this process writes to a file: to wait for it is cheaper than for SQLite's own."""
+    with _finding:
+        return _locks.setdefault(path, threading.Lock())
+
+
+def _forget_locks() -> None:
+    """Forget the locks in a forked child, where a thread that held one is gone."""
+    global _finding  # noqa: PLW0603  # the lock itself may have been held
+    _finding = threading.Lock()
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 from llmflow.stores import _report_sums as sums
 from llmflow.stores._database import Database, close
-from llmflow.stores._journal_tables import JOURNAL_SCHEMA
+from llmflow.stores._owner import is_alive
 from llmflow.stores._report_groups import GroupCost, GroupStats, VersionStats, Window
 from llmflow.stores._report_records import RunSummary
 from llmflow.stores._report_sums import SPEND, Group, spend_of
@@ -62,7 +61,7 @@ def open_reports(path: Path) -> Generator[Reports]:
         sqlite3.Error: When it cannot be read.
         OSError: Likewise.
     """
-    connection = Database(path, JOURNAL_SCHEMA, sqlite3.connect).open_reader()
+    connection = Database(path, what="journal").open_reader()
     if connection is None:
         msg = f"no run is recorded in {path} yet" if path.exists() else f"there is no journal: {path} does not exist"
         raise NoJournal(msg)
@@ -102,7 +101,7 @@ class Reports:
         wanted = wanted or RunFilter()
         condition, values = _where(wanted)
         found = self._connection.execute(
-            f"SELECT {_RUN} FROM runs {condition} ORDER BY started DESC, run_id",  # noqa: S608  # no part of it comes from outside
+            f"SELECT {_RUN} FROM runs {condition} ORDER BY started DESC, run_id",  # no part of it comes from outside
             values,
         )
         matching = (row for row in found if wanted.status is None or self._status(row) == wanted.status)
@@ -124,7 +123,7 @@ class Reports:
         return RunReport(self._connection, self._summary(row))
 
     def _find(self, condition: str, *values: object) -> Any:
-        return self._connection.execute(f"SELECT {_RUN} FROM runs WHERE {condition}", values).fetchone()  # noqa: S608
+        return self._connection.execute(f"SELECT {_RUN} FROM runs WHERE {condition}", values).fetchone()
 
     def _complete(self, beginning: str) -> str:
         """Return the one id that begins so."""
@@ -148,7 +147,7 @@ class Reports:
     def _summary(self, row: Any) -> RunSummary:
         run_id, target, kind, _, started, finished, latency_s, error, message, tenant, tags, resumed, _, _ = row
         requests, tokens_in, tokens_out, saved, *spend = self._connection.execute(
-            f"SELECT count(*) FILTER (WHERE kind = 'attempt'), sum(input_tokens),"  # noqa: S608
+            f"SELECT count(*) FILTER (WHERE kind = 'attempt'), sum(input_tokens),"
             f" sum(output_tokens), coalesce(sum(saved_nano), 0), {SPEND} FROM attempts WHERE run_id = ?",
             (run_id,),
         ).fetchone()
@@ -177,7 +176,7 @@ class Reports:
     def _status(self, row: Any) -> str:
         """Return the status of a run; one that says `running` may belong to a process that died."""
         status, owner, lease = str(row[3]), row[12], row[13]
-        return "interrupted" if status == "running" and not _is_alive(owner, lease, self.now) else status
+        return "interrupted" if status == "running" and not is_alive(owner, lease, self.now) else status
 
     # -- sums ----------------------------------------------------------------------------------------------------------
 
@@ -220,11 +219,6 @@ def _where(wanted: RunFilter) -> tuple[str, tuple[object, ...]]:
     given = [(text, value) for text, value in limits if value is not None]
     condition = " AND ".join(text for text, _ in given)
     return (f"WHERE {condition}" if given else ""), tuple(value for _, value in given)
-
-
-def _is_alive(owner: str | None, lease: float | None, now: float) -> bool:
-    """Whether the process of a run may still be there."""
-    return owner is not None and (lease is None or now < lease)
 
 
 def _bindable(value: Any) -> Any:

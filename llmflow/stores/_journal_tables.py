@@ -26,12 +26,14 @@ JOURNAL_SCHEMA = (
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; of a single step or task it is in nodes
+        content TEXT NOT NULL DEFAULT 'whole', -- redacted: texts of inputs or output were changed before they were stored
         resumed INTEGER NOT NULL DEFAULT 0, -- how often it was taken up again
         named INTEGER NOT NULL DEFAULT 0, -- whether somebody gave it its id
         owner TEXT, -- the process that runs it
         lease REAL -- until when another machine must take the owner for alive
     )""",
     "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
+    "CREATE INDEX IF NOT EXISTS runs_in_work ON runs (owner, lease) WHERE status = 'running'",
     """CREATE TABLE IF NOT EXISTS nodes (
         run_id TEXT NOT NULL,
         key TEXT NOT NULL, -- its place in the run: support/triage, support/draft[4f21c09ab3d1]
@@ -45,8 +47,9 @@ JOURNAL_SCHEMA = (
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; NULL when it is not stored
-        content TEXT NOT NULL, -- whole; redacted: texts were changed before they were stored; hashed: only hashes are
-            -- stored; inputs: the output is not, as its task says journal=False or JSON cannot hold it
+        content TEXT NOT NULL, -- whole; redacted: texts of the output were changed before it was stored;
+            -- redacted-inputs: only those of the inputs; hashed: only hashes are stored; inputs: the output is not, as
+            -- its task says journal=False or JSON cannot hold it
         error TEXT,
         message TEXT,
         PRIMARY KEY (run_id, key)

@@ -128,7 +128,7 @@ def versions(connection: Any, step: str, window: Window) -> list[VersionStats]:
     seen = {
         version: (first, last)
         for version, first, last in connection.execute(
-            f"SELECT prompt_version, min(finished - latency_s), max(finished) FROM calls {condition} GROUP BY 1",  # noqa: S608  # no part of it comes from outside
+            f"SELECT prompt_version, min(finished - latency_s), max(finished) FROM calls {condition} GROUP BY 1",  # no part of it comes from outside
             values,
         )
     }
@@ -163,7 +163,7 @@ def _grouped(connection: Any, source: _Source, by: Group, sums: str) -> Iterator
     condition, values = source.where()
     columns = source.columns(by)
     width = len(GROUPS[by])
-    query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"  # noqa: S608  # see above
+    query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"
     for row in connection.execute(query, values):
         yield row[:width], row[width:]
 
@@ -225,7 +225,7 @@ def _tallies(connection: Any, by: Group, source: _Source) -> dict[Key, _Tally]:
     columns = source.columns(by)
     width = len(GROUPS[by])
     query = (
-        f"SELECT {columns}, error, count(*), sum(reasks), sum(repaired), sum(throttled), sum(waited_s)"  # noqa: S608
+        f"SELECT {columns}, error, count(*), sum(reasks), sum(repaired), sum(throttled), sum(waited_s)"
         f" FROM calls {condition} GROUP BY {columns}, error ORDER BY {columns}"
     )
     found: dict[Key, _Tally] = {}
@@ -239,10 +239,7 @@ def _of_requests(connection: Any, source: _Source) -> tuple[dict[Key, dict[str, 
     errors: dict[Key, dict[str, int]] = {}
     counts: dict[Key, int] = {}
     condition, values = source.where("kind = 'attempt'")
-    query = (
-        "SELECT model, outcome, count(*), count(latency_s) FROM attempts"  # noqa: S608  # see above
-        f" {condition} GROUP BY 1, 2 ORDER BY 1"
-    )
+    query = f"SELECT model, outcome, count(*), count(latency_s) FROM attempts {condition} GROUP BY 1, 2 ORDER BY 1"
     for model, outcome, number, timed in connection.execute(query, values):
         counts[model,] = counts.get((model,), 0) + timed
         if outcome not in _NO_ERROR:
@@ -257,7 +254,7 @@ def _percentiles(
 ) -> dict[Key, Percentiles]:
     """Return the percentiles of each group, whose sizes are known, in the order that SQLite has them in."""
     condition, values = source.where(*conditions)
-    query = f"SELECT latency_s FROM {source.table} {condition} ORDER BY {source.columns(by)}, latency_s"  # noqa: S608
+    query = f"SELECT latency_s FROM {source.table} {condition} ORDER BY {source.columns(by)}, latency_s"
     latencies = (latency for (latency,) in connection.execute(query, values))
     return {key: _ranked(latencies, number) for key, number in counts.items()}
 

@@ -55,7 +55,7 @@ class RunReport:
     def _read(self, record: Any, table: str, columns: list[str]) -> Iterator[Any]:
         make, names = quick(record), [one.name for one in fields(record)]
         flags = _FLAGS.intersection(names)
-        query = f"SELECT {', '.join(columns)} FROM {table} WHERE run_id = ? ORDER BY {_ORDER[table]}"  # noqa: S608  # names of ours
+        query = f"SELECT {', '.join(columns)} FROM {table} WHERE run_id = ? ORDER BY {_ORDER[table]}"  # names of ours
         for row in self._connection.execute(query, (self.summary.run_id,)):
             said = dict(zip(names, row, strict=True))
             for name in flags:

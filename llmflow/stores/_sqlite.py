@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from llmflow.errors import DefinitionError
 from llmflow.policy import State
 from llmflow.ports import Kept
-from llmflow.stores._database import Connect, Database, close
+from llmflow.stores._database import Connect, Database, close, write_lock
 from llmflow.stores._reader import Reader
-from llmflow.stores._tables import AGE, DELETE, LIST, OLDEST, PUT, SCHEMA, CacheEntry, Row, fields_of
+from llmflow.stores._tables import AGE, DELETE, LIST, OLDEST, PUT, CacheEntry, Row, entry_of
 from llmflow.stores._wall import WallClock
 from llmflow.stores._writer import Writer
 
@@ -69,11 +68,11 @@ class SqliteCache:
 
     def _begin(self) -> None:
         self._wall = WallClock(self._clock)
-        self._database = Database(self.path, SCHEMA, self._connect)
+        self._database = Database(self.path, self._connect)
         self._pending: dict[str, Row] = {}
         self._waiting = 0
         self._aged = 0.0
-        self._handover, self._writing = threading.Lock(), threading.Lock()
+        self._handover, self._writing = threading.Lock(), write_lock(self.path)
         self._reader = Reader(self._database, self._clock)
         self._writer: Any = None
         self._writes_to: tuple[int, int] | None = None
@@ -82,19 +81,6 @@ class SqliteCache:
         """Leave the parent's connections to the parent: closing one here would disturb it."""
         self._leaked += [self._reader.connection, self._writer]
         self._begin()
-
-    @classmethod
-    def at(cls, url: str, clock: Clock) -> SqliteCache:
-        """Return the store of an address.
-
-        Raises:
-            DefinitionError: When it names no file.
-        """
-        name = url.removeprefix("sqlite:///")
-        if name in ("", url) or name.startswith(":") or "?" in name or "\0" in name or name.endswith("/"):
-            msg = f"the store {url!r} names no file; write 'sqlite:///relative.db' or 'sqlite:////absolute/path.db'"
-            raise DefinitionError(msg)
-        return cls(Path(name).absolute(), clock)
 
     # -- the port ------------------------------------------------------------------------------------------------------
 
@@ -153,7 +139,7 @@ class SqliteCache:
 
     # -- writing, in the writer's thread -------------------------------------------------------------------------------
 
-    def _write(self, batch: list[Row | float]) -> None:
+    def _write(self, batch: list[Row | float]) -> None:  # whoever waits for a cache to be written asks `close`
         try:
             if not self._try_to_write(batch):
                 self._try_to_write(batch)
@@ -234,15 +220,7 @@ class SqliteCache:
         try:
             now = self._clock.time()
             for key, entry, size, created, expires in connection.execute(LIST):
-                said = fields_of(entry)
-                yield CacheEntry(
-                    key=key.decode(),
-                    step=said.get("step"),
-                    model=said.get("model"),
-                    size=size,
-                    age=now - created,
-                    expires_in=expires - now,
-                )
+                yield entry_of(key.decode(), entry, size=size, age=now - created, expires_in=expires - now)
         finally:
             close(connection)
 

@@ -6,10 +6,13 @@ import atexit
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Writer"]
+from llmflow.backend import Broadcast
+
+__all__ = ["Ticket", "Writer"]
 
 T = TypeVar("T")
 
@@ -17,40 +20,84 @@ _IDLE = 1.0
 """Seconds after which a thread that has nothing to write ends; the next thing to write starts another."""
 
 
+class Ticket:
+    """Waits for what was added before it to be written; everybody who waits for the same batch has the same one.
+
+    Attributes:
+        error: Why it could not be written.
+    """
+
+    __slots__ = ("error", "written")
+
+    def __init__(self) -> None:
+        self.written = Broadcast()
+        self.error: Exception | None = None
+
+
 class Writer(Generic[T]):
     """Hands what is added to `write`, in batches and in order, in a daemon thread of its own.
 
     Args:
-        write: Writes one batch; it does not raise.
+        write: Writes one batch and returns why it could not, if so; it does not raise.
         name: Of the thread.
         limit: How much may wait.
+        stays: Asked about once a second while there is nothing to write; the thread ends when it returns False.
     """
 
-    def __init__(self, write: Callable[[list[T]], None], *, name: str, limit: int) -> None:
+    def __init__(
+        self,
+        write: Callable[[list[T]], Exception | None],
+        *,
+        name: str,
+        limit: int,
+        stays: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._write = write
         self._name = name
         self._limit = limit
+        self._stays = stays
         self.start_anew()
         _writers.add(self)
 
     def start_anew(self) -> None:
         """Begin with nothing, as a forked child has to: threads and what they hold stay with the parent."""
         self._changed = threading.Condition(threading.Lock())
-        self._waiting: list[T] = []
+        self._waiting: deque[T] = deque()
         self._busy = False
+        self._sleeps = True
+        """Whether somebody has to be woken: the thread waits, or there is none. Set before it looks a last time."""
+        self._next: Ticket | None = None
+        self._current: Ticket | None = None
         self._thread: threading.Thread | None = None
 
     def add(self, one: T) -> bool:
         """Have something written; False when too much waits already."""
+        waiting = self._waiting
+        if len(waiting) >= self._limit:
+            return False
+        waiting.append(one)  # on its own it needs no lock
+        if self._sleeps:
+            self._wake()
+        return True
+
+    def _wake(self) -> None:
         with self._changed:
-            if len(self._waiting) >= self._limit:
-                return False
-            self._waiting.append(one)
             if self._thread is None:
                 self._start()
             else:
                 self._changed.notify_all()
-            return True
+
+    def ticket(self) -> Ticket | None:
+        """Return what to wait for until everything that was added so far is written, None when it is."""
+        with self._changed:
+            if self._waiting:
+                if self._thread is None:
+                    self._start()
+                self._next = self._next or Ticket()
+                return self._next
+            if self._busy:
+                self._current = self._current or Ticket()
+            return self._current
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -61,21 +108,47 @@ class Writer(Generic[T]):
         self._thread = thread
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            self._write(batch)
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+        while True:
+            if batch := self._take():
+                self._finish(self._write(batch))
+            elif not self._stays() and self._leave():
+                return
 
-    def _take(self) -> list[T] | None:
-        """Return what waits; None when nothing came for a while, and this thread ends."""
+    def _leave(self) -> bool:
+        """End the thread, unless something came."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting, _IDLE)
+            if self._waiting:
+                return False
+            self._thread = None
+            self._changed.notify_all()
+            return True
+
+    def _take(self) -> list[T]:
+        """Return what waits; nothing when nothing came for a while."""
+        with self._changed:
             if not self._waiting:
-                self._thread = None
-                return None
-            batch, self._waiting, self._busy = self._waiting, [], True
-            return batch
+                self._sleeps = True
+                self._changed.wait_for(lambda: self._waiting, _IDLE)
+            return self._batch()
+
+    def _batch(self) -> list[T]:
+        """Take what waits; the lock is held."""
+        waiting = self._waiting
+        batch = [waiting.popleft() for _ in range(len(waiting))]
+        self._busy = bool(batch)
+        self._sleeps = not batch
+        self._current, self._next = (self._next, None) if batch else (self._current, self._next)
+        return batch
+
+    def _finish(self, error: Exception | None) -> None:
+        """Tell those who wait."""
+        with self._changed:
+            self._busy = False
+            ticket, self._current = self._current, None
+            self._changed.notify_all()
+        if ticket is not None:
+            ticket.error = error
+            ticket.written.set()
 
     @property
     def is_idle(self) -> bool:
@@ -88,9 +161,9 @@ class Writer(Generic[T]):
             if self._thread is not None:
                 self._changed.wait_for(lambda: self.is_idle or self._thread is None, patience)
                 return
-            batch, self._waiting = self._waiting, []
+            batch = self._batch()
         if batch:
-            self._write(batch)
+            self._finish(self._write(batch))
 
 
 _writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from llmflow import Cache, File, Message, Model, Runtime, context, prompt, step
-from llmflow.policies._canonical import canonical
+from llmflow.canonical import canonical
 from llmflow.testing import LoopbackServer, openai_answer, scripted
 
 pytestmark = pytest.mark.anyio
@@ -85,7 +85,7 @@ def made(name="question", model=None, returns=Count, text="How many {{ word }}?"
 async def key_of(ask, word="x", tenant=None):
     keys = Keys()
     with Runtime() as runtime, context(tenant=tenant):
-        runtime._stores._opened = keys
+        runtime._stores._opened["cache"] = keys
         await ask(word)
     return keys.asked[0]
 

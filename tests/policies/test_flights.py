@@ -180,14 +180,16 @@ def test_a_provider_without_an_identity_is_known_by_address_and_key():
     assert "sk-" not in "".join(said)
 
 
-def test_a_journal_has_no_other_place_yet():
+def test_a_store_that_nobody_supplies_is_refused():
     """The message names the argument."""
     from llmflow import DefinitionError
 
-    with pytest.raises(DefinitionError, match=r"Runtime\(journal='sqlite:///x.db'\)"):
-        Runtime(journal="sqlite:///x.db")
+    with pytest.raises(DefinitionError, match=r"Runtime\(journal='odd://x'\)"):
+        Runtime(journal="odd://x")
+    with pytest.raises(DefinitionError, match=r"Runtime\(shared='sqlite:///x.db'\)"):
+        Runtime(shared="sqlite:///x.db")
     with pytest.raises(DefinitionError, match=r"Runtime\(store='odd://x'\)"):
-        Runtime(store="odd://x", cache="memory://")
+        Runtime(store="odd://x", cache="memory://", journal="memory://")
 
 
 def test_a_store_that_only_closes_in_a_loop_is_left_to_it():

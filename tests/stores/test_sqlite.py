@@ -575,6 +575,9 @@ for round in range(100):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         exec(source)
     time.sleep(0.02 + random.random() * 0.05)
+    wal = Path(sys.argv[1] + "-wal")
+    while round == 10 and not (wal.exists() and wal.stat().st_size > 200_000):
+        time.sleep(0.01)  # on a busy machine no child came as far as to make the tables
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """

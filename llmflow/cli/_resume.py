@@ -1,0 +1,109 @@
+"""`llmflow resume`: finishing a run that ended before it was done."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic_core import from_json
+
+from llmflow.cli._failures import UsageError
+from llmflow.cli._inputs import InputReader
+from llmflow.cli._journal_file import find_run
+from llmflow.cli._map import run_map
+from llmflow.cli._report import plain_result, result_line
+from llmflow.cli._run import recorded_line, waiting
+from llmflow.cli._session import check, run_async, session
+from llmflow.cli._target import load_target
+from llmflow.cli._terminal import jsonable, say, write_json
+from llmflow.step import Unit
+
+if TYPE_CHECKING:
+    from llmflow.journal import RecordedRun
+    from llmflow.messages import Result
+    from llmflow.runtime import Runtime
+    from llmflow.step import OnChange
+
+__all__ = ["resume_run"]
+
+
+def resume_run(run: str, *, on_change: OnChange, target: str | None, as_json: bool, quiet: bool) -> int:
+    """Finish a run and write its value; what it has recorded is neither run nor paid again."""
+    with session() as runtime:
+        found = find_run(runtime, run)
+        runtime.recorder.on_change = on_change
+        runtime.recorder.on_busy = _say_busy
+        place = target or found.ref
+        if place is None:
+            raise UsageError(
+                f"run {found.run_id!r} does not say where {found.target!r} is, as it stands inside of a function",
+                f"Call it again in your program with run_id={found.run_id!r}, or name it with --target.",
+            )
+        if found.kind == "map":
+            return _resume_map(found, place, quiet=quiet)
+        unit = load_target(place)
+        _resume_call(unit, found, runtime, as_json=as_json, quiet=quiet)
+    return 0
+
+
+def _resume_call(unit: Unit[..., Any], found: RecordedRun, runtime: Runtime, *, as_json: bool, quiet: bool) -> None:
+    arguments = InputReader(unit).arguments(_inputs(found))
+    check(unit, runtime)
+    runtime.recorder.ref = found.ref
+    again = unit.with_(run_id=found.run_id)
+    with waiting(unit, quiet=quiet):
+        result: Result[Any] = run_async(lambda: again.run(**arguments), runtime)
+    write_json(plain_result(result) if as_json else jsonable(result.value))
+    if not quiet:
+        say(recorded_line(result) if result.recorded else result_line(result), "dim")
+
+
+def _inputs(found: RecordedRun) -> dict[str, Any]:
+    """Return the arguments of a run as JSON has them."""
+    if found.content == "redacted":
+        raise UsageError(
+            f"texts in the inputs of run {found.run_id!r} were redacted before they were stored",
+            f"Call {found.target!r} again in your program, with the same inputs and run_id={found.run_id!r}.",
+        )
+    if found.inputs is None:
+        raise UsageError(
+            f"the inputs of run {found.run_id!r} are not stored, only their hash",
+            f"Call {found.target!r} again in your program, with the same inputs and run_id={found.run_id!r}.",
+        )
+    inputs: dict[str, Any] = from_json(found.inputs)
+    for name, value in inputs.items():
+        if isinstance(value, dict) and cast("dict[str, Any]", value).keys() == {"?"}:
+            raise UsageError(
+                f"the argument {name!r} of run {found.run_id!r} could not be stored, it is a {value['?']}",
+                f"Call {found.target!r} again in your program, with the same inputs and run_id={found.run_id!r}.",
+            )
+    return inputs
+
+
+def _resume_map(found: RecordedRun, place: str, *, quiet: bool) -> int:
+    if found.command is None:
+        raise UsageError(
+            f"run {found.run_id!r} is a map whose items came from a program",
+            f"Run that program again with run_id={found.run_id!r}: the items it has done are taken from the record.",
+        )
+    said: dict[str, Any] = json.loads(found.command)
+    if said["map"] == "-":
+        raise UsageError(
+            f"run {found.run_id!r} read its lines from stdin, which is gone",
+            f"Pipe the same lines again: llmflow run {place} --map - --run-id {found.run_id}",
+        )
+    return run_map(
+        place,
+        path=said["map"],
+        out=said["out"],
+        concurrency=said["concurrency"],
+        model=said["model"],
+        quiet=quiet,
+        resume=said["out"] is not None,
+        overwrite=False,
+        run_id=found.run_id,
+    )
+
+
+def _say_busy(run_id: str) -> None:
+    say(f"run {run_id} is being run by another process; waiting for it", "dim")

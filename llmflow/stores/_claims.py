@@ -1,0 +1,172 @@
+"""Claiming a run in the tables of the journal, and reading what an earlier try left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from llmflow.errors import RunConflict
+from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
+from llmflow.stores._journal_rows import OPEN, Rows
+from llmflow.stores._owner import LEASE, is_alive, myself
+
+__all__ = ["Claim", "claim", "give_up_dead_runs", "runs_named"]
+
+_RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content"
+_NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
+_FIND = f"SELECT {_NODE} FROM nodes WHERE run_id = ? AND key = ?"
+_GET_RUN = f"SELECT owner, lease, {_RUN} FROM runs WHERE run_id = ?"
+_TAKE = (
+    "UPDATE runs SET status = 'running', owner = ?, lease = ?, named = 1, resumed = resumed + 1, finished = NULL,"
+    " graph = ?, error = NULL, message = NULL WHERE run_id = ?"
+)
+_UNCERTAIN = "UPDATE attempts SET outcome = 'uncertain', cost_nano = reserved_nano WHERE run_id = ? AND outcome IS NULL"
+_VERSIONS = "SELECT key, name, kind, prompt_version FROM nodes WHERE run_id = ? AND status = 'ok'"
+_SPENT = (
+    "SELECT step, sum(coalesce(cost_nano, reserved_nano, 0)), sum(coalesce(input_tokens + output_tokens, 0)), count(*)"
+    " FROM attempts WHERE run_id = ? AND kind = 'attempt' GROUP BY step"
+)
+
+Reading = Callable[[], AbstractContextManager[Any]]
+"""Gives a connection for a moment."""
+
+
+class Claim:
+    """A run that was asked for; see `llmflow.journal.Claimed`."""
+
+    def __init__(
+        self,
+        state: Literal["new", "resumed", "finished", "busy"],
+        run_id: str,
+        run: RecordedRun | None,
+        reading: Reading,
+    ) -> None:
+        self.state = state
+        self.run = run
+        self._run_id = run_id
+        self._reading = reading
+
+    def find(self, key: str, /) -> RecordedNode | None:
+        """Return what is recorded of a node."""
+        row = self._rows(_FIND, self._run_id, key)
+        return _node(row[0]) if row else None
+
+    def versions(self) -> Sequence[tuple[str, str, str, str | None]]:
+        """Return key, name, kind and prompt version of every node that went well."""
+        return [(_text(a), _text(b), _text(c), _text_or_none(d)) for a, b, c, d in self._rows(_VERSIONS, self._run_id)]
+
+    def spent(self) -> Mapping[str, Spent]:
+        """Return what each step has spent."""
+        return {_text(step): (usd, tokens, calls) for step, usd, tokens, calls in self._rows(_SPENT, self._run_id)}
+
+    def nodes_of(self, graph: str, /) -> str | None:
+        """Return the nodes of a graph."""
+        rows = self._rows("SELECT nodes FROM graphs WHERE graph = ?", graph)
+        return _text(rows[0][0]) if rows else None
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        with self._reading() as connection:
+            return connection.execute(statement, values).fetchall()  # type: ignore[no-any-return]
+
+
+def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Reading, *, mine: bool) -> Claim:
+    """Begin a run or take it up, in a transaction that the caller began; `mine` says that this process is running it.
+
+    Raises:
+        RunConflict: When it was begun for another target, or with other inputs.
+    """
+    found = connection.execute(_GET_RUN, (run.run_id,)).fetchone()
+    if found is None:
+        connection.execute(OPEN, rows.opening(run))
+        return Claim("new", run.run_id, None, reading)
+    owner, lease, *rest = found
+    known = _run(rest)
+    _check(known, run)
+    if known.status == "ok" and run.kind != "map":  # the items of a map may have become more
+        return Claim("finished", run.run_id, known, reading)
+    owner = _text_or_none(owner)
+    if known.status == "running" and (mine if owner == myself() else is_alive(owner, lease, now)):
+        return Claim("busy", run.run_id, known, reading)
+    connection.execute(_TAKE, (myself(), now + LEASE, run.graph, run.run_id))
+    connection.execute(_UNCERTAIN, (run.run_id,))
+    return Claim("resumed", run.run_id, known, reading)
+
+
+def _check(known: RecordedRun, run: RunOpened) -> None:
+    if (known.target, known.kind) != (run.target, run.kind):
+        msg = f"run {run.run_id!r} is a {known.kind} of {known.target!r}, not a {run.kind} of {run.target!r}; use another run id"
+        raise RunConflict(msg)
+    if known.input_hash != run.input_hash:
+        raise RunConflict(f"run {run.run_id!r} was begun with other inputs; use another run id for these")
+
+
+def give_up_dead_runs(connection: Any, now: float) -> None:
+    """Mark the runs of processes that are gone as interrupted, and what they had in flight as uncertain."""
+    found = connection.execute("SELECT run_id, owner, lease FROM runs WHERE status = 'running'").fetchall()
+    for run_id, owner, lease in found:
+        if not is_alive(_text_or_none(owner), lease, now):
+            connection.execute("UPDATE runs SET status = 'interrupted', owner = NULL WHERE run_id = ?", (run_id,))
+            connection.execute(_UNCERTAIN, (run_id,))
+
+
+def runs_named(connection: Any, name: str) -> list[RecordedRun]:
+    """Return the run of this id, else those whose id begins so; `last` is the one that began last."""
+    chosen = f"SELECT {_RUN} FROM runs"
+    found = connection.execute(f"{chosen} WHERE run_id = ?", (name,)).fetchall()
+    if not found and name == "last":
+        found = connection.execute(f"{chosen} ORDER BY started DESC LIMIT 1").fetchall()
+    if not found:
+        found = connection.execute(f"{chosen} WHERE substr(run_id, 1, ?) = ? LIMIT 10", (len(name), name)).fetchall()
+    return [_run(row) for row in found]
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+# A reader of the file gives bytes for text, so that nothing in it can fail to be decoded; a writer gives text.
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _text_or_none(value: str | bytes | None) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _run(row: Sequence[Any]) -> RecordedRun:
+    run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content = row
+    return RecordedRun(
+        run_id=_text(run_id),
+        target=_text(target),
+        kind=_text(kind),
+        status=_text(status),
+        ref=_text_or_none(ref),
+        command=_text_or_none(command),
+        graph=_text_or_none(graph),
+        input_hash=_text_or_none(input_hash),
+        inputs=_bytes(inputs),
+        output=_bytes(output),
+        content=_text(content),
+    )
+
+
+def _node(row: Sequence[Any]) -> RecordedNode:
+    key, name, kind, status, model, version, input_hash, inputs, output, content, error, latency_s = row
+    return RecordedNode(
+        key=_text(key),
+        name=_text(name),
+        kind=_text(kind),
+        status=_text(status),
+        model=_text_or_none(model),
+        prompt_version=_text_or_none(version),
+        input_hash=_text_or_none(input_hash),
+        inputs=_bytes(inputs),
+        output=_bytes(output),
+        content=_text(content),
+        error=_text_or_none(error),
+        latency_s=latency_s,
+    )

@@ -1,0 +1,135 @@
+"""`memory://` as a journal: the tables of the file, kept in memory and bounded."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llmflow.context import caller
+from llmflow.journal import RunClosed
+
+if TYPE_CHECKING:
+    from llmflow.journal import RunOpened
+    from llmflow.ports import Clock
+    from llmflow.stores._claims import Claim
+    from llmflow.stores._journal_rows import Rows, Stamped
+
+__all__ = ["MemoryJournal"]
+
+_EVENTS = 10_000
+"""How many of the latest events of runs without an id are kept."""
+_RUNS = 1_000
+"""How many runs are kept at most, with their nodes; those that ended first go first."""
+_CALLS = 10_000
+_BATCH = 256
+_PRUNE = (
+    "DELETE FROM runs WHERE run_id IN (SELECT run_id FROM runs WHERE status <> 'running' ORDER BY finished DESC"
+    " LIMIT -1 OFFSET ?)"
+)
+_PRUNE_NODES = "DELETE FROM nodes WHERE run_id NOT IN (SELECT run_id FROM runs)"
+_PRUNE_CALLS = "DELETE FROM calls WHERE call_id IN (SELECT call_id FROM calls ORDER BY finished DESC LIMIT -1 OFFSET ?)"
+_PRUNE_ATTEMPTS = (
+    "DELETE FROM attempts WHERE started < (SELECT started FROM attempts ORDER BY started DESC LIMIT 1 OFFSET ?)"
+)
+
+
+class MemoryJournal:
+    """Keeps the latest runs of this process.
+
+    What belongs to a run without an id is only remembered, and becomes rows when somebody looks; of its nodes there is
+    what its calls say. A run with an id is kept so that it can be called again.
+
+    Args:
+        clock: Where time comes from.
+    """
+
+    durable = False
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._events: deque[Stamped] = deque(maxlen=_EVENTS)
+        self._notes: deque[Stamped] = deque()
+        self._in_work: set[str] = set()
+        self._lock = threading.RLock()
+        self._made: Any = None
+        self._rows: Rows
+
+    # -- the port ------------------------------------------------------------------------------------------------------
+
+    def write(self, note: Any, /) -> None:
+        """Take note."""
+        stamped = (self._clock.time(), note, caller.get().tags or None)
+        if getattr(note, "node", None) is None and not hasattr(note, "redactors"):
+            self._events.append(stamped)
+            return
+        self._notes.append(stamped)
+        if type(note) is RunClosed:  # it was opened by being claimed
+            self._in_work.discard(note.run_id)
+        if len(self._notes) >= _BATCH:
+            with self._lock:
+                self._connection()
+
+    async def settled(self) -> None:
+        """Return at once: what is in memory ends with the process."""
+
+    async def claim(self, run: RunOpened, /) -> Claim:
+        """Begin a run, or take it up unless somebody else runs it.
+
+        Raises:
+            RunConflict: When its id was used for something else.
+        """
+        from llmflow.stores._claims import claim  # only who names runs needs tables
+
+        with self._lock:
+            connection = self._connection()
+            now, mine = self._clock.time(), run.run_id in self._in_work
+            claimed = claim(connection, run, self._rows, now, self.reading, mine=mine)
+            if claimed.state in ("new", "resumed"):
+                self._in_work.add(run.run_id)
+        return claimed
+
+    async def aclose(self) -> None:
+        """Do nothing: what is in memory is kept for the next event loop."""
+
+    # -- the tables ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Generator[Any]:
+        """Give a connection to the tables, with all that was noted so far in them."""
+        with self._lock:
+            connection = self._connection()
+            self._write(connection, self._events)
+            yield connection
+
+    def _connection(self) -> Any:
+        """Return the connection, with what was noted of runs that have an id; the lock is held."""
+        if self._made is None:
+            self._made = self._make()
+        self._write(self._made, self._notes)
+        return self._made
+
+    def _make(self) -> Any:
+        import sqlite3  # nobody needs it before somebody looks
+
+        from llmflow.stores._journal_rows import Rows
+        from llmflow.stores._journal_tables import JOURNAL_SCHEMA
+
+        self._rows = Rows()
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        for statement in JOURNAL_SCHEMA:
+            connection.execute(statement)
+        return connection
+
+    def _write(self, connection: Any, notes: deque[Stamped]) -> None:
+        batch = [notes.popleft() for _ in range(len(notes))]
+        if not batch:
+            return
+        for statement, values in self._rows.of(batch):
+            connection.execute(statement, values)
+        connection.execute(_PRUNE, (_RUNS,))
+        connection.execute(_PRUNE_NODES)
+        connection.execute(_PRUNE_CALLS, (_CALLS,))
+        connection.execute(_PRUNE_ATTEMPTS, (_CALLS,))
