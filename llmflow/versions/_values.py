@@ -129,9 +129,11 @@ class Writer:
             return self.write(value.__value__)
         if (isinstance(value, _ALIASES) or kind.__module__ == "typing") and typing.get_origin(value) is not None:
             origin: Any = typing.get_origin(value)
-            name = "Union" if origin is UnionType else getattr(origin, "__name__", None) or str(origin)
             inside = ",".join(map(self.write, typing.get_args(value)))
-            return f"type({name},[{inside}])" if not isinstance(origin, type) else f"{self.write(origin)}[{inside}]"
+            if isinstance(origin, type) and origin is not UnionType:
+                return f"{self.write(origin)}[{inside}]"
+            name = "Union" if origin is UnionType else getattr(origin, "__name__", None) or str(origin)
+            return f"type({name},[{inside}])"
         if kind.__module__ == "typing":
             return quoted(str(value))
         return self._object(value, kind)

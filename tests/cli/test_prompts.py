@@ -69,6 +69,7 @@ def edit(home, *changes: tuple[str, str], name: str = "app.py") -> None:
 @pytest.fixture
 def anew(llmflow, monkeypatch):
     """Run a command in this process, the program imported as it is now."""
+
     def run(*arguments):
         for name in ("app", "texts", "other", "wrong"):
             sys.modules.pop(name, None)
@@ -93,9 +94,15 @@ def test_the_lock_is_text_that_says_what_the_prompts_are(anew, home):
     assert "new: triage" in ran.err
     assert "llmflow.lock written: 2 prompts of app.py" in ran.err
     assert (1, ["app.py"]) == (said["format"], said["from"])
-    assert ("Classify: {{ message }}", "Be kind.", {"temperature": 0}) == (triage["template"], triage["system"], triage["params"])
+    assert ("Classify: {{ message }}", "Be kind.", {"temperature": 0}) == (
+        triage["template"],
+        triage["system"],
+        triage["params"],
+    )
     assert triage["output"].split("\n") == [
-        "Ticket", 'category: "billing" | "bug"', "urgent?: boolean = false  # Answer today?",
+        "Ticket",
+        'category: "billing" | "bug"',
+        "urgent?: boolean = false  # Answer today?",
     ]
     assert [{"input": '{"message":"hello"}', "output": '{"category":"bug","urgent":false}'}] == triage["examples"]
     assert ["app.short"] == list(triage["checks"])
@@ -225,7 +232,17 @@ def test_show_has_every_part(anew):
     coded = anew("prompts", "show", "draft")
 
     assert "not locked" in without.out
-    for part in ("template", "Classify:", "system", "output", "params", "temperature = 0", "examples", "checks", "app.short"):
+    for part in (
+        "template",
+        "Classify:",
+        "system",
+        "output",
+        "params",
+        "temperature = 0",
+        "examples",
+        "checks",
+        "app.short",
+    ):
         assert part in by_name.out
     assert "def draft(message: str) -> str:" in coded.out
     assert "texts.INTRO  constant" in coded.out
@@ -302,7 +319,9 @@ def test_diff_of_one_step(anew, home):
     said = json.loads(anew("prompts", "diff", "--step", "triage", "--json").out)["prompts"]
 
     assert ["triage"] == list(said)
-    assert {"template": {"locked": "Classify: {{ message }}", "now": "Sort: {{ message }}"}} == said["triage"]["changes"]
+    assert {"template": {"locked": "Classify: {{ message }}", "now": "Sort: {{ message }}"}} == said["triage"][
+        "changes"
+    ]
 
 
 def test_diff_of_nothing(anew):
@@ -315,7 +334,11 @@ def test_diff_of_nothing(anew):
 
 def test_a_value_that_is_computed_differs_by_its_hash(anew, home):
     """Its line is the same."""
-    edit(home, ("""INTRO = 'You are "kind".'""", "import pathlib\nINTRO = pathlib.Path('intro.txt').read_text()"), name="texts.py")
+    edit(
+        home,
+        ("""INTRO = 'You are "kind".'""", "import pathlib\nINTRO = pathlib.Path('intro.txt').read_text()"),
+        name="texts.py",
+    )
     (home / "intro.txt").write_text("a", encoding="utf-8")
     anew("prompts", "lock", "app.py")
     (home / "intro.txt").write_text("b", encoding="utf-8")
