@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 __all__ = [
     "Claimed",
@@ -19,6 +22,7 @@ __all__ = [
     "NodeStatus",
     "Note",
     "PromptSeen",
+    "RecordedAnswer",
     "RecordedNode",
     "RecordedRun",
     "Redactor",
@@ -156,6 +160,27 @@ class RecordedNode:
     content: str = "whole"
     error: str | None = None
     latency_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedAnswer(RecordedNode):
+    """A node of any run, with what it took.
+
+    Attributes:
+        ref: Where the target of its run is.
+        message: What the error said that it ended with.
+        cost_usd: What its requests cost, None when that is not known.
+        requests: How many were sent; none when the answer came from a cache, or the body gave it.
+        cached: Whether the answer came from a cache.
+    """
+
+    run_id: str
+    ref: str | None = None
+    message: str | None = None
+    started: float = 0.0
+    cost_usd: Decimal | None = None
+    requests: int = 0
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import threading
@@ -84,6 +85,7 @@ class Recorder:
         self.command: str | None = None
         self.ref: str | None = None
         """Where the command found its target; else the function says where it is."""
+        self.new_record: Callable[..., Recording] = Recording
         self._ask_redactors = redactors
         self._versions = versions
         self._redactors: dict[str, Sequence[Redactor]] = {}
@@ -100,7 +102,13 @@ class Recorder:
         """Return the record of a new run."""
         if unit.run_id is not None and kind == "flow":
             _check_tasks(unit)
-        return Recording(self, unit, run, kind)
+        return self.new_record(self, unit, run, kind)
+
+    def with_records(self, new_record: Callable[..., Recording]) -> Recorder:
+        """Return a copy that records every run, whatever its journal is, by records of another kind."""
+        made = copy.copy(self)
+        made.new_record, made.is_durable = new_record, True
+        return made
 
     # -- what the record of a run asks ---------------------------------------------------------------------------------
 

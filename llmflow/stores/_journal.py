@@ -140,6 +140,17 @@ class SqliteJournal:
         with self._connection_for_reading() as connection:
             return runs_named(connection, name)
 
+    @contextmanager
+    def reading(self) -> Generator[Any]:
+        """Give a connection to the tables, with all that was noted so far in them.
+
+        Raises:
+            JournalUnavailable: When there is no file, or it cannot be read.
+        """
+        self._writes.flush(_PATIENCE)
+        with self._connection_for_reading() as connection:
+            yield connection
+
     # -- claiming ------------------------------------------------------------------------------------------------------
 
     def _claim(self, run: RunOpened) -> Claim:
