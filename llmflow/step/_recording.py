@@ -64,6 +64,8 @@ class Recording:
         self._lock = threading.Lock()
         self._started = self._began = 0.0
         self._losses = 0
+        self._inputs: Mapping[str, object] | None = None
+        self._inputs_json: bytes | None = None
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -97,8 +99,8 @@ class Recording:
 
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
         unit, who, recorder = self._unit, caller.get(), self._recorder
-        # What a step or task is given stands with its one node.
-        has_inputs = self._kind in ("flow", "map")
+        self._inputs = inputs
+        self._inputs_json = inputs_as_json(inputs) if self._keeps_content else None
         return _new_run_opened(
             run_id=self._run.id,
             target=unit.name,
@@ -110,9 +112,9 @@ class Recording:
             tags=who.tags or None,
             graph=recorder.see_graph(unit) if self._kind == "flow" else None,
             input_hash=input_hash(inputs),
-            inputs=inputs_as_json(inputs) if has_inputs and self._keeps_content else None,
+            inputs=self._inputs_json,
             named=self.is_named,
-            redactors=recorder.redactors(unit.name) if has_inputs else (),
+            redactors=recorder.redactors(unit.name),
         )
 
     async def _claim(self, opened: RunOpened) -> Claimed:
@@ -263,7 +265,7 @@ class Recording:
                 model=None if result is None else result.model,
                 prompt_version=getattr(unit, "prompt_version", None) if result is None else result.prompt_version,
                 input_hash=hashed,
-                inputs=inputs_as_json(inputs) if self._keeps_content else None,
+                inputs=self._as_json(inputs),
                 output=output,
                 content=content,
                 error=None if error is None else type(error).__name__,
@@ -271,6 +273,11 @@ class Recording:
                 redactors=self._recorder.redactors(unit.name) if self._keeps_content else (),
             )
         )
+
+    def _as_json(self, inputs: Mapping[str, object]) -> bytes | None:
+        if inputs is self._inputs:  # of a step or task that is its run
+            return self._inputs_json
+        return inputs_as_json(inputs) if self._keeps_content else None
 
     def _output(self, unit: Unit[..., Any], result: Result[Any] | None) -> tuple[bytes | None, Content]:
         if not self._keeps_content:
