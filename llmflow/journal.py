@@ -159,7 +159,7 @@ class RecordedNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """A run as it stands in the journal."""
+    """A run as it stands in the journal; its `content` is `redacted` when its value was changed before it was stored."""
 
     run_id: str
     target: str
@@ -171,6 +171,7 @@ class RecordedRun:
     input_hash: str | None = None
     inputs: bytes | None = None
     output: bytes | None = None
+    content: str | None = None
 
 
 class Claimed(Protocol):

@@ -29,7 +29,8 @@ JOURNAL_SCHEMA = (
         resumed INTEGER NOT NULL DEFAULT 0, -- how often it was taken up again
         named INTEGER NOT NULL DEFAULT 0, -- whether somebody gave it its id
         owner TEXT, -- the process that runs it
-        lease REAL -- until when another machine must take the owner for alive
+        lease REAL, -- until when another machine must take the owner for alive
+        content TEXT -- redacted: texts of the output were changed before it was stored
     )""",
     "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
     "CREATE INDEX IF NOT EXISTS runs_in_work ON runs (owner, lease) WHERE status = 'running'",
