@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -13,6 +14,8 @@ from typing import Any, Generic, TypeVar
 from llmflow.backend import Broadcast
 
 __all__ = ["Ticket", "Writer"]
+
+logger = logging.getLogger("llmflow")
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class Writer(Generic[T]):
     """Hands what is added to `write`, in batches and in order, in a daemon thread of its own.
 
     Args:
-        write: Writes one batch and returns why it could not, if so; it does not raise.
+        write: Writes one batch and returns why it could not, if so.
         name: Of the thread.
         limit: How much may wait.
         stays: Asked about once a second while there is nothing to write; the thread ends when it returns False.
@@ -110,9 +113,16 @@ class Writer(Generic[T]):
     def _run(self) -> None:
         while True:
             if batch := self._take():
-                self._finish(self._write(batch))
+                self._finish(self._tried(batch))
             elif not self._stays() and self._leave():
                 return
+
+    def _tried(self, batch: list[T]) -> Exception | None:
+        try:
+            return self._write(batch)
+        except Exception as exc:  # a thread that died would leave everybody waiting
+            logger.exception("%s: what was to be written is lost", self._name)
+            return exc
 
     def _leave(self) -> bool:
         """End the thread, unless something came."""
@@ -163,7 +173,7 @@ class Writer(Generic[T]):
                 return
             batch = self._batch()
         if batch:
-            self._finish(self._write(batch))
+            self._finish(self._tried(batch))
 
 
 _writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()
