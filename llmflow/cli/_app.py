@@ -13,6 +13,7 @@ import llmflow
 from llmflow.cli._failures import EXIT_INTERRUPTED, UsageError
 from llmflow.cli._guard import guarded
 from llmflow.cli._options import AsJson
+from llmflow.cli._replay_command import replay
 from llmflow.cli._report_commands import add_reports
 from llmflow.cli._terminal import say
 
@@ -267,6 +268,9 @@ def graph(
 
 
 add_reports(app)
+app.command(epilog="Exit codes: 0 ok, 1 answers failed, 2 wrong use, 3 too little agreement or refused by a budget.")(
+    replay
+)
 
 
 Targets = Annotated[

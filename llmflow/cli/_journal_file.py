@@ -16,7 +16,7 @@ from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Repo
 if TYPE_CHECKING:
     from llmflow.journal import RecordedRun
 
-__all__ = ["find_run", "journal_path", "reports"]
+__all__ = ["check_journal", "find_run", "journal_path", "reports"]
 
 
 _NAME_A_FILE = "Name a file: LLMFLOW_JOURNAL=sqlite:///.llmflow/llmflow.db, or journal = ... in [tool.llmflow]."
@@ -57,6 +57,19 @@ def _ways_out(exc: NoRun | AmbiguousRun) -> tuple[str, ...]:
     if isinstance(exc, AmbiguousRun):
         return (f"Write more of it: {', '.join(exc.runs)}",)
     return ("`llmflow runs` lists those that there are.",)
+
+
+def check_journal(runtime: Runtime) -> None:
+    """Refuse to look into a journal that cannot be read, or is not there yet.
+
+    Raises:
+        UsageError: Saying what to do.
+    """
+    path = journal_path(runtime)
+    if path is None:
+        raise UsageError("the journal is in memory, or in a store that cannot be looked into", _NAME_A_FILE)
+    if not path.exists():
+        raise UsageError(f"there is no journal {path}", "It is made when something is run: llmflow run TARGET")
 
 
 def find_run(runtime: Runtime, run: str) -> RecordedRun:

@@ -31,6 +31,10 @@ def resume_run(run: str, *, on_change: OnChange, target: str | None, as_json: bo
     """Finish a run and write its value; what it has recorded is neither run nor paid again."""
     with session() as runtime:
         found = find_run(runtime, run)
+        if found.command is not None and "replay" in json.loads(found.command):
+            raise UsageError(
+                f"run {found.run_id!r} is a replay, which is not taken up again", "Run `llmflow replay` again."
+            )
         runtime.recorder.on_change = on_change
         runtime.recorder.on_busy = _say_busy
         place = target or found.ref

@@ -12,6 +12,7 @@ from llmflow.replay._recorded import Divergence
 from llmflow.replay._report import Agreement, Figures, Report
 from llmflow.replay._run import RunReplay, replay_run, restored_inputs
 from llmflow.replay._setting import replaying
+from llmflow.replay._verdict import share, verdict
 
 __all__ = [
     "WHOLE",
@@ -37,5 +38,7 @@ __all__ = [
     "replay_step",
     "replaying",
     "restored_inputs",
+    "share",
     "step_in",
+    "verdict",
 ]

@@ -13,7 +13,7 @@ from llmflow.context import runtimes
 from llmflow.errors import DefinitionError
 from llmflow.policy import check_count
 from llmflow.replay._change import change
-from llmflow.replay._find import step_in
+from llmflow.replay._find import whole
 from llmflow.replay._inputs import Misfit, Restored, restore
 from llmflow.replay._judge import judge as asked_judge
 from llmflow.replay._pair import Pair, failed_pair, new_pair, same_pair
@@ -71,8 +71,16 @@ class Prepared:
         return [one for one in self.answers if one.why is not None]
 
 
-def prepare(answers: Iterable[RecordedAnswer], find: Find, runtime: Runtime) -> Prepared:
+def prepare(
+    answers: Iterable[RecordedAnswer], find: Find, runtime: Runtime, *, with_all_arguments: bool = False
+) -> Prepared:
     """Find out which answers stand, and make the arguments of the others; nothing is asked.
+
+    Args:
+        answers: What is recorded.
+        find: Returns the step that gave an answer, or says why there is none.
+        runtime: Where it will be asked.
+        with_all_arguments: Make the arguments of those that stand too.
 
     Raises:
         DefinitionError: For whatever is wrong with a step, before anything is sent.
@@ -86,7 +94,11 @@ def prepare(answers: Iterable[RecordedAnswer], find: Find, runtime: Runtime) -> 
             continue
         why = change(past, step.bound(runtime, None)) or _misfit(past, step)
         try:
-            arguments = Restored() if why is None else restore(step, past.inputs or b"null", past.input_hash)
+            arguments = (
+                Restored()
+                if why is None and not with_all_arguments
+                else restore(step, past.inputs or b"null", past.input_hash)
+            )
         except Misfit as exc:
             skipped[f"their inputs do not fit step {step.name!r}: {exc}"] += 1
             continue
@@ -223,9 +235,10 @@ async def replay_step(
         JournalUnavailable: When the journal cannot be read.
     """
     around: Runtime = runtime or runtimes.current()
+    asked = whole(step)
     found = past_answers(reading_of(around), step=step.name, run_id=run_id, since=since, last=last)
     with replaying(around, of=run_id or step.name, model=model, step=step.name, prompt=prompt, cache=cache) as inside:
-        prepared = prepare(found.answers, lambda past: step_in(step, past) or "", inside)
+        prepared = prepare(found.answers, lambda _: asked, inside)
         report = await play(prepared, concurrency=concurrency, judge=judge)
     return replace(report, skipped=Counter(report.skipped) + Counter(found.unfit))
 

@@ -33,7 +33,8 @@ def compare(recorded: object, new: object) -> dict[str, FieldState]:
     fields: dict[str, FieldState] = {}
     for place in {**was, **now}:
         path, state = _path(place), _state(place, was, now)
-        fields[path] = max(state, fields.get(path, "equal"), key=_GRAVITY.index)
+        known = fields.get(path, state)
+        fields[path] = state if _GRAVITY.index(state) > _GRAVITY.index(known) else known
     return fields
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmflow.journal import RecordedAnswer
     from llmflow.step import Unit
 
-__all__ = ["inheriting", "step_in"]
+__all__ = ["inheriting", "step_in", "whole"]
 
 _SELF = "self"
 
@@ -25,7 +25,7 @@ def step_in(unit: Unit[..., Any], past: RecordedAnswer) -> Step[..., Any] | None
     The policies of the flows around it act on it as they do there, but one call at a time.
     """
     if isinstance(unit, Step):
-        return _whole(unit) if unit.name == past.name else None
+        return whole(unit) if unit.name == past.name else None
     if not isinstance(unit, Flow) or unit.eager:
         return None
     nodes = [node for node in unit.graph().walk() if node.unit is not None]
@@ -51,7 +51,7 @@ def inheriting(step: Step[..., Any], policies: Iterable[Any]) -> Step[..., Any]:
 
 def _at(node: Node) -> Step[..., Any]:
     assert isinstance(node.unit, Step)
-    return inheriting(_whole(node.unit), _policies(node))
+    return inheriting(whole(node.unit), _policies(node))
 
 
 def _policies(node: Node) -> list[Any]:
@@ -62,7 +62,7 @@ def _is_place(node: str, key: str) -> bool:
     return key == node or key.startswith(f"{node}[")
 
 
-def _whole(step: Step[..., Any]) -> Step[..., Any]:
+def whole(step: Step[..., Any]) -> Step[..., Any]:
     """Return a step that takes all of its arguments, as recorded inputs hold the fixed ones too; but for its object."""
     if not step.fixed:
         return step

@@ -123,7 +123,7 @@ class Report:
         for pair in self.pairs:
             for path, state in pair.fields.items():
                 counts.setdefault(path, Counter())[state] += 1
-        made = {path: Agreement(**count) for path, count in counts.items()}
+        made = {path: _agreement(count) for path, count in counts.items()}
         return dict(sorted(made.items(), key=lambda one: one[1].equal - one[1].total))
 
     @cached_property
@@ -181,6 +181,10 @@ class Report:
             "then": self.then.to_dict(),
             "now": self.now.to_dict(),
         }
+
+
+def _agreement(count: Counter[FieldState]) -> Agreement:
+    return Agreement(equal=count["equal"], different=count["different"], missing=count["missing"], added=count["added"])
 
 
 def _figures(costs: Iterable[Decimal | None], latencies: Iterable[float]) -> Figures:

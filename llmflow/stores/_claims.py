@@ -12,7 +12,7 @@ from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
 from llmflow.stores._journal_rows import OPEN, Rows, execute
 from llmflow.stores._owner import LEASE, is_alive, myself
 
-__all__ = ["Asked", "Claim", "claim", "give_up_dead_runs", "runs_named"]
+__all__ = ["NO_REPLAY", "Asked", "Claim", "claim", "give_up_dead_runs", "runs_named"]
 
 _RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content"
 _NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
@@ -28,6 +28,9 @@ _SPENT = (
     "SELECT step, sum(coalesce(cost_nano, reserved_nano, 0)), sum(coalesce(input_tokens + output_tokens, 0)), count(*)"
     " FROM attempts WHERE run_id = ? AND kind = 'attempt' GROUP BY step"
 )
+
+NO_REPLAY = "(runs.command IS NULL OR runs.command NOT LIKE '{\"replay\"%')"
+"""Which runs are no replay of others."""
 
 Reading = Callable[[], AbstractContextManager[Any]]
 """Gives a connection for a moment."""
@@ -128,11 +131,11 @@ def give_up_dead_runs(connection: Any, now: float) -> None:
 
 
 def runs_named(connection: Any, name: str) -> list[RecordedRun]:
-    """Return the run of this id, else those whose id begins so; `last` is the one that began last."""
+    """Return the run of this id, else those whose id begins so; `last` is the one that began last and is no replay."""
     chosen = f"SELECT {_RUN} FROM runs"
     found = connection.execute(f"{chosen} WHERE run_id = ?", (name,)).fetchall()
     if not found and name == "last":
-        found = connection.execute(f"{chosen} ORDER BY started DESC LIMIT 1").fetchall()
+        found = connection.execute(f"{chosen} WHERE {NO_REPLAY} ORDER BY started DESC LIMIT 1").fetchall()
     if not found:
         found = connection.execute(f"{chosen} WHERE substr(run_id, 1, ?) = ? LIMIT 10", (len(name), name)).fetchall()
     return [_run(row) for row in found]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmflow.journal import RecordedAnswer
 from llmflow.prices import dollars
+from llmflow.stores._claims import NO_REPLAY
 
 if TYPE_CHECKING:
     from llmflow.stores._claims import Reading
@@ -30,8 +31,6 @@ _TAKEN = (
 )
 _GOOD = "nodes.kind = 'step' AND nodes.status = 'ok'"
 _WHOLE = "nodes.content = 'whole' AND nodes.inputs IS NOT NULL AND nodes.output IS NOT NULL"
-_NO_REPLAY = "(runs.command IS NULL OR runs.command NOT LIKE '{\"replay\"%')"
-"""What a replay asked is no record of what was."""
 _WHY_NOT: Mapping[str, str] = {
     "hashed": "only their hashes are stored",
     "redacted": "they were redacted before they were stored",
@@ -81,7 +80,7 @@ def past_answers(
     conditions = [_GOOD, *(text for text, value in given.items() if value is not None)]
     values = [value for value in given.values() if value is not None]
     if run_id is None:
-        conditions.append(_NO_REPLAY)
+        conditions.append(NO_REPLAY)
     where = " AND ".join(conditions)
     chosen = f"SELECT {_COLUMNS} {_NODES} WHERE {where} AND {_WHOLE} ORDER BY nodes.started DESC, nodes.key LIMIT ?"
     with reading() as connection:
