@@ -133,14 +133,18 @@ def test_names_from_outside(text: str, names: set[str]):
 
 def test_what_is_read_from_the_object():
     """Of the first parameter, in inner functions and comprehensions too, unless they bind it anew."""
-    reads = reads_of(parsed("def f(self, a): return self.x.y, [self.z for _ in a], lambda: self.v, lambda self: self.w"))
+    reads = reads_of(
+        parsed("def f(self, a): return self.x.y, [self.z for _ in a], lambda: self.v, lambda self: self.w")
+    )
 
     assert reads.bound == {"x", "z", "v"}
 
 
 def test_imports_of_a_body():
     """Each name with where it comes from."""
-    reads = reads_of(parsed("def f():\n  import a.b, c as d\n  from . import e\n  from .g import h as i\n  return a.b, d, e, i"))
+    reads = reads_of(
+        parsed("def f():\n  import a.b, c as d\n  from . import e\n  from .g import h as i\n  return a.b, d, e, i")
+    )
 
     assert {name: (one.module, one.name, one.level) for name, one in reads.imports.items()} == {
         "a": ("a", None, 0), "d": ("c", None, 0), "e": ("", "e", 1), "i": ("g", "h", 1),
@@ -215,7 +219,11 @@ def test_whose_a_module_is():
     assert [package.standing(one) for one in ("pkg", "pkg.a", "os", "json.decoder", "llmflow", "pydantic.main", "jinja2")] == [
         "own", "own", "known", "known", "known", "known", "foreign",
     ]  # fmt: skip
-    assert (notebook.standing("__main__"), notebook.standing("texts"), notebook.relative("/a")) == ("own", "foreign", None)
+    assert (notebook.standing("__main__"), notebook.standing("texts"), notebook.relative("/a")) == (
+        "own",
+        "foreign",
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,7 +254,9 @@ def test_what_is_no_python_has_no_source(tmp_path):
 def test_source_is_shown_without_decorators_and_docstring(tmp_path):
     """A lambda by itself."""
     path = tmp_path / "a.py"
-    path.write_text('class A:\n    @b\n    def f(self):\n        """Doc."""\n        # why\n        return 1\n\nx = [lambda: 1]\n')
+    path.write_text(
+        'class A:\n    @b\n    def f(self):\n        """Doc."""\n        # why\n        return 1\n\nx = [lambda: 1]\n'
+    )
     source = source_of(str(path), {})
 
     assert source_text(source.functions["f", 2][0], source) == "def f(self):\n    # why\n    return 1"
