@@ -499,10 +499,11 @@ def ask(one: object, two: object) -> str:
 
 
 def test_an_expression_of_a_thousand_parts(load):
-    """It is compared by its code object."""
-    ask = of(load, "def helper(x): return " + "+".join(["x"] * 900) + ASK)
+    """It is compared by its code object, and its neighbours by their source."""
+    ask = of(load, "def helper(x): return other(x) + " + "+".join(["x"] * 900) + "\ndef other(x): return 1" + ASK)
 
-    assert len(ask.prompt_version) == 12
+    assert {"app.helper": "there is no source to read"} == ask.prompt_parts.not_covered
+    assert "app.other" in ask.prompt_parts.uses
 
 
 def test_a_class_that_hides_what_it_is_fails_no_call(load):
@@ -577,3 +578,44 @@ def test_the_handler_of_a_model_is_not_looked_at():
         return prompt(message)
 
     assert {} == ask.prompt_parts.not_covered
+
+
+def test_what_a_method_finds_in_its_class_may_be_unseen(load):
+    """The reason is said; what every class has is passed over."""
+    ask = of(
+        load,
+        """
+class Client: pass
+class Desk:
+    client = Client()
+    @step("acme/one")
+    def ask(self, message: str) -> str:
+        return prompt(f"{self.client} {self.__class__} {message}")
+ask = Desk.ask
+""",
+    )
+
+    assert {"self.client": "an object of the class Client, whose state is not read"} == ask.prompt_parts.not_covered
+
+
+def test_a_module_imported_in_the_body_is_followed(load):
+    """As a whole, and by way of another module's import."""
+    program = "def helper(x):\n  import texts\n  from more import INTRO\n  return texts.INTRO + INTRO" + ASK
+    first = of(load, program, texts="from more import INTRO", more="INTRO = 'a'")
+    second = of(load, program, texts="from more import INTRO", more="INTRO = 'b'")
+
+    assert first.prompt_version != second.prompt_version
+
+
+def test_an_object_of_an_installed_package_is_not_read(load):
+    """Its class is named."""
+    ask = of(load, "import jinja2\nE = jinja2.Environment()\ndef helper(x): return E" + ASK)
+
+    assert {"E": "an object of the class Environment, whose state is not read"} == ask.prompt_parts.not_covered
+
+
+def test_the_handle_of_a_compiled_package_is_not_followed(load):
+    """It says which package it is of."""
+    ask = of(load, "from markupsafe import _speedups as m\nF = [m._escape_inner]\ndef helper(x): return F" + ASK)
+
+    assert ["F: builtin_function_or_method"] == list(ask.prompt_parts.not_covered)
