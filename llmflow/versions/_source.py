@@ -120,7 +120,8 @@ def function_node(function: FunctionType) -> tuple[FunctionNode, ModuleSource] |
     else:
         candidates = source.functions.get((code.co_name, code.co_firstlineno), [])
     same = [one for one in candidates if _parameters(one) == _parameters_of(code)]
-    return (same[0], source) if len({normal_form(one) for one in same}) == 1 else None
+    alike = len(same) == 1 or len({normal_form(one) for one in same}) == 1
+    return (same[0], source) if alike else None
 
 
 def _lambdas_of(code: CodeType, source: ModuleSource) -> list[ast.Lambda]:
