@@ -72,7 +72,11 @@ class Closure:
     def text(self) -> str:
         """Return the text of everything that was added, and of what that depends on."""
         while self._waiting:
-            self._follow(self._waiting.popleft())
+            what = self._waiting.popleft()
+            try:
+                self._follow(what)
+            except Exception as exc:  # noqa: BLE001  # the code is anybody's, and a version must not fail a call
+                self.note(self._names[self._numbers[id(what)]], f"it cannot be read: {type(exc).__name__}")
         return "\n".join(self._texts)
 
     def _number(self, what: Followed, name: str) -> str:
@@ -125,6 +129,8 @@ class Closure:
             text = self._text_of(found)
         except Unseen as exc:
             self.note(".".join(chain[:2]), str(exc))
+        except Exception as exc:  # noqa: BLE001  # the objects are anybody's, and a version must not fail a call
+            self.note(".".join(chain[:2]), f"it cannot be looked at: {type(exc).__name__}")
         else:
             if text is not None:
                 uses[found.written] = text

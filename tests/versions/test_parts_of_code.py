@@ -18,7 +18,7 @@ from llmflow.versions._fallback import compiled_form
 from llmflow.versions._home import Home, home_of
 from llmflow.versions._normal import annotation_of, normal_form
 from llmflow.versions._scopes import reads_of
-from llmflow.versions._source import source_of, source_text
+from llmflow.versions._source import function_node, source_of, source_text
 from llmflow.versions._values import Unseen, Writer
 
 
@@ -269,3 +269,16 @@ def test_what_a_code_object_says():
     exec("def f(x): return x.a in {1, 2}, (3, 'b'), lambda: 'c'", names)  # noqa: S102  # a function without source
 
     assert compiled_form(names["f"]) == "compiled(['x'],['a'],[\"'b'\", \"'c'\", '1', '2', '3'])"
+
+
+def test_a_lambda_whose_place_is_not_known(tmp_path):
+    """By its line and what it returns; some compilers do not say where a constant stands."""
+    path = tmp_path / "a.py"
+    path.write_text("first, second = (lambda: 1), (lambda: x)\n", encoding="utf-8")
+    names: dict = {"x": 2}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)  # noqa: S102  # a file of this test
+    placeless = types.FunctionType(names["first"].__code__.replace(co_linetable=b""), names)
+    found = function_node(placeless)
+
+    assert found is not None
+    assert ast.unparse(found[0]) == "lambda: 1"
