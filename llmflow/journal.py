@@ -185,7 +185,7 @@ class RecordedAnswer(RecordedNode):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """A run as it stands in the journal."""
+    """A run as it stands in the journal; its `content` is `redacted` when its value was changed before it was stored."""
 
     run_id: str
     target: str

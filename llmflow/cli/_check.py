@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from llmflow.cli._failures import EXIT_REFUSED, EXIT_WRONG_USE, UsageError
-from llmflow.cli._found_steps import Found, place_of
+from llmflow.cli._found_steps import Found, place_of, told
 from llmflow.cli._lock import NAME, read_lock
 from llmflow.cli._prompt_diff import Difference
 from llmflow.cli._prompts import Review, review, write_differences
@@ -94,7 +94,7 @@ def _refuse(message: str, hint: str, *, as_json: bool) -> int:
 def _problems(found: Found, runtime: Runtime) -> list[_Problem]:
     """Return everything that is wrong with the definitions."""
     problems = [_problem(where, error) for where, error in found.wrong]
-    broken = {one.where for one in problems}
+    broken = {where for where, _ in found.wrong}
     for unit in found.units:
         where = place_of(unit)
         if where in broken:
@@ -109,8 +109,8 @@ def _problems(found: Found, runtime: Runtime) -> list[_Problem]:
 
 def _problem(where: str, error: Exception) -> _Problem:
     hints = error.hints if isinstance(error, UsageError) else tuple(getattr(error, "__notes__", ()))
-    trace = error.trace.splitlines()[-3:] if isinstance(error, UsageError) else []
-    return _Problem(where, str(error), (*hints, *(line.strip() for line in trace)))
+    trace = error.trace.splitlines() if isinstance(error, UsageError) else []
+    return _Problem(*told(where, error), (*hints, *(line.strip() for line in trace)))
 
 
 def _report_problems(problems: Sequence[_Problem], *, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
@@ -15,7 +16,9 @@ from llmflow.graph import Flow
 from llmflow.graph._location import at
 from llmflow.step import Step, Unit
 
-__all__ = ["Found", "find", "place_of"]
+__all__ = ["Found", "find", "place_of", "told"]
+
+_PLACED = re.compile(r"(\S+:\d+): (.*)", re.DOTALL)
 
 
 class Found:
@@ -77,6 +80,12 @@ def place_of(unit: Unit[..., Any]) -> str:
     """Return where a unit is written: `file:line`."""
     code = unit.function.__code__
     return at(code.co_filename, code.co_firstlineno)
+
+
+def told(where: str, error: Exception) -> tuple[str, str]:
+    """Return the place of an error and what it says; one that names a line itself knows better."""
+    placed = _PLACED.match(str(error))
+    return (where, str(error)) if placed is None else (placed[1], placed[2])
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

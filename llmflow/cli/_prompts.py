@@ -10,11 +10,13 @@ from typing import Any
 from rich.text import Text
 
 from llmflow.cli._failures import UsageError
-from llmflow.cli._found_steps import Found, find, place_of
+from llmflow.cli._found_steps import Found, find, place_of, told
 from llmflow.cli._lock import NAME, Lock, LockedPrompt, lock_path, prompt_of, read_lock, write_lock
 from llmflow.cli._prompt_diff import Difference, differences
 from llmflow.cli._report import count
 from llmflow.cli._terminal import jsonable, out_console, say, table, write_json
+from llmflow.cli._version_report import version_table, versions_of
+from llmflow.cli._worded import reword
 from llmflow.errors import DefinitionError
 from llmflow.step import Step
 
@@ -45,6 +47,7 @@ def review(targets: Sequence[str]) -> Review:
         raise UsageError(f"there is no {NAME} that says where the prompts are", _FIRST)
     chosen = tuple(targets) or (lock.targets if lock else ())
     found = find(chosen)
+    reword(found)
     prompts = {name: prompt_of(one) for name, one in found.steps.items()}
     whole = lock is not None and set(lock.targets) <= set(chosen)
     return Review(lock, chosen, found, prompts, tuple(differences(lock, prompts, all_of_it=whole)))
@@ -58,7 +61,7 @@ def _review(targets: Sequence[str]) -> Review:
     made = review(targets)
     for where, error in made.found.wrong:
         if isinstance(error, DefinitionError):
-            raise UsageError(f"{where}: {error}", *getattr(error, "__notes__", ())) from error
+            raise UsageError(": ".join(told(where, error)), *getattr(error, "__notes__", ())) from error
         raise error
     return made
 
@@ -97,7 +100,12 @@ def _listed(one: Difference, made: Review) -> dict[str, Any]:
 
 
 def _where(one: Difference, made: Review) -> str:
-    return place_of(made.found.steps[one.name]) if one.name in made.found.steps else ""
+    return _origin(made.found.steps[one.name]) if one.name in made.found.steps else ""
+
+
+def _origin(step: Step[..., Any]) -> str:
+    """Return where a prompt is written: the line of its step, or the file that its wording comes from."""
+    return place_of(step) if step.wording is None else step.wording.origin
 
 
 def _made_of(prompt: LockedPrompt) -> list[str]:
@@ -196,7 +204,7 @@ def _known(names: Iterator[str]) -> str:
 def show_prompt(name: str, *, as_json: bool) -> None:
     """Write the parts of one prompt, what its version covers and what it does not."""
     made = _review((name,) if ":" in name else ())
-    chosen = [one for one in made.found.steps if ":" in name or name in (one, one.partition("#")[0])]
+    chosen = [one for one in made.found.steps if ":" in name or name in (one, *_shorter(one))]
     if not chosen:
         raise UsageError(f"there is no prompt {name!r}", _known(iter(made.found.steps)))
     if as_json:
@@ -206,6 +214,14 @@ def show_prompt(name: str, *, as_json: bool) -> None:
         if number:
             out_console().print()
         _write_prompt(one, made.found.steps[one], made)
+    for step in dict.fromkeys(made.found.steps[one].name for one in chosen):
+        if (reported := version_table(step)) is not None:
+            out_console().print("", reported, sep="\n")
+
+
+def _shorter(name: str) -> tuple[str, str]:
+    """Return what else a prompt goes by: the step of `step#variable` and of `step@label`."""
+    return name.partition("#")[0], name.partition("@")[0]
 
 
 def _state(name: str, made: Review) -> str:
@@ -219,6 +235,7 @@ def _shown(name: str, made: Review) -> dict[str, Any]:
     shown |= {"name": name, "where": place_of(step), "state": _state(name, made)}
     shown["output"] = jsonable(step.output.json_schema)
     shown["uses"] = {one.name: {"kind": one.kind, "hash": one.digest, "source": one.source} for one in _pieces(step)}
+    shown["versions"] = versions_of(step.name)
     del shown["sources"]
     return jsonable(shown)  # type: ignore[no-any-return]
 
@@ -228,11 +245,11 @@ def _pieces(step: Step[..., Any]) -> list[Any]:
 
 
 def _write_prompt(name: str, step: Step[..., Any], made: Review) -> None:
-    """Write the parts, one section each; a report of what each version did belongs behind the last."""
+    """Write the parts, one section each."""
     prompt = made.prompts[name]
     console = out_console()
     console.print(Text(f"{name}  {prompt.version}  {_state(name, made)}", style="bold"))
-    console.print(Text(f"  {place_of(step)}", style="dim"))
+    console.print(Text(f"  {_origin(step)}", style="dim"))
     for title, lines in _sections(prompt, step):
         console.print(Text(f"  {title}"))
         for line in lines:

@@ -20,7 +20,7 @@ from llmflow.stores._report_groups import GroupStats
 from llmflow.stores._report_records import Spend
 from llmflow.stores._report_sums import GROUPS, Group
 
-__all__ = ["show_stats"]
+__all__ = ["share", "show_stats"]
 
 _WIDE = 140
 _MOST_ERRORS = 12
@@ -61,7 +61,7 @@ def show_stats(*, by: Group, step: str | None, since: str | None, until: str | N
 
 _CALLS: dict[str, Cell] = {
     "calls": lambda one: f"{one.calls:,}",
-    "valid": lambda one: _share(one.valid, one.calls),
+    "valid": lambda one: share(one.valid, one.calls),
     "failed": lambda one: f"{one.failed:,}",
     "re-asks": lambda one: f"{one.reasks:,}",
     "repaired": lambda one: f"{one.repaired:,}",
@@ -112,7 +112,7 @@ def _table(names: Sequence[str], keys: Sequence[Sequence[str]], cells: Mapping[s
     return made
 
 
-def _share(part: int, whole: int) -> str:
+def share(part: int, whole: int) -> str:
     """Return a percentage that says 100 % of nothing but all."""
     if not whole:
         return "-"

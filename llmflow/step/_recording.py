@@ -8,13 +8,14 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from llmflow.backend import cancelled_class
+from llmflow.backend import alarm, cancelled_class
 from llmflow.canonical import canonical
 from llmflow.context import Frame, caller, frame, leave
 from llmflow.errors import DefinitionError, JournalUnavailable, RunConflict
@@ -38,6 +39,8 @@ _KEY_DIGITS = 12
 _LONGEST_ID = 200
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two looks at a run that somebody else has."""
+_PATIENCE = 2.0
+"""Seconds for which a run without an id waits for a journal that somebody locks; after that it waits no more."""
 _NOTHING = Decimal(0)
 
 _new_node_closed, _new_run_opened, _new_run_closed = quick(NodeClosed), quick(RunOpened), quick(RunClosed)
@@ -62,7 +65,11 @@ class Recording:
         self._claimed: Claimed | None = None
         self._occurrences: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._is_patient = True
         self._started = self._began = 0.0
+        self._losses = 0
+        self._inputs: Mapping[str, object] | None = None
+        self._inputs_json: bytes | None = None
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
@@ -81,12 +88,13 @@ class Recording:
             self._journal.write(opened)
             return None
         claimed = await self._claim(opened)
+        self._losses = getattr(self._journal, "losses", 0)
         if claimed.state == "finished":
             return self._finished(claimed)
         if claimed.state == "resumed":
             self._claimed = claimed
-            self._run.spent = claimed.spent()
             try:
+                self._run.spent = claimed.spent()
                 self._recorder.check_changes(self._unit, claimed, opened, self._run.id)
             except BaseException as exc:
                 self.close(exc)
@@ -95,8 +103,8 @@ class Recording:
 
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
         unit, who, recorder = self._unit, caller.get(), self._recorder
-        # What a step or task is given stands with its one node.
-        has_inputs = self._kind in ("flow", "map")
+        self._inputs = inputs
+        self._inputs_json = inputs_as_json(inputs) if self._keeps_content else None
         return _new_run_opened(
             run_id=self._run.id,
             target=unit.name,
@@ -108,9 +116,9 @@ class Recording:
             tags=who.tags or None,
             graph=recorder.see_graph(unit) if self._kind == "flow" else None,
             input_hash=input_hash(inputs),
-            inputs=inputs_as_json(inputs) if has_inputs and self._keeps_content else None,
+            inputs=self._inputs_json,
             named=self.is_named,
-            redactors=recorder.redactors(unit.name) if has_inputs else (),
+            redactors=recorder.redactors(unit.name),
         )
 
     async def _claim(self, opened: RunOpened) -> Claimed:
@@ -136,6 +144,8 @@ class Recording:
             data, version, model = node.output, node.prompt_version, node.model
             self._check_content(node)
         codec = self._recorder.codec(unit)
+        if self._kind == "flow" and claimed.run.content == "redacted":
+            self._check_unredacted(f"what flow {unit.name!r} gave")
         if data is None or codec is None:
             raise self._conflict(
                 "it has ended well, but its value was not stored",
@@ -184,9 +194,17 @@ class Recording:
         """
         if self.is_named:
             await self._journal.settled()
-        elif self._kind in ("flow", "map"):
-            with suppress(JournalUnavailable):
+            self._check_losses()
+        elif self._kind in ("flow", "map") and self._is_patient:
+            with suppress(JournalUnavailable), alarm(_PATIENCE) as waiting:
                 await self._journal.settled()
+            self._is_patient = not waiting.fired
+
+    def _check_losses(self) -> None:
+        """Raise when something that was written for the run may be lost, although what came after it is not."""
+        if getattr(self._journal, "losses", 0) != self._losses:
+            msg = "a part of what was recorded could not be written"
+            raise JournalUnavailable(msg)
 
     # -- its nodes -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +229,7 @@ class Recording:
     ) -> Result[Any]:
         """Return what is recorded of a node, or run it and record it."""
         hashed = input_hash(inputs)
-        if self._claimed is not None:
+        if self._claimed is not None and not key.partition("#")[0].endswith(_UNKNOWN_ITEM):
             found = self._claimed.find(key)
             if found is not None and (recalled := self._recalled(found, unit, bound, hashed)) is not None:
                 return recalled
@@ -254,7 +272,7 @@ class Recording:
                 model=None if result is None else result.model,
                 prompt_version=getattr(unit, "prompt_version", None) if result is None else result.prompt_version,
                 input_hash=hashed,
-                inputs=inputs_as_json(inputs) if self._keeps_content else None,
+                inputs=self._as_json(inputs),
                 output=output,
                 content=content,
                 error=None if error is None else type(error).__name__,
@@ -262,6 +280,11 @@ class Recording:
                 redactors=self._recorder.redactors(unit.name) if self._keeps_content else (),
             )
         )
+
+    def _as_json(self, inputs: Mapping[str, object]) -> bytes | None:
+        if inputs is self._inputs:  # of a step or task that is its run
+            return self._inputs_json
+        return inputs_as_json(inputs) if self._keeps_content else None
 
     def _output(self, unit: Unit[..., Any], result: Result[Any] | None) -> tuple[bytes | None, Content]:
         if not self._keeps_content:
@@ -317,11 +340,12 @@ class Recording:
                 f"only hashes are stored of {found.kind} {found.name!r} ({found.key}), as store_content was False",
                 HOW_TO_GO_ON[-1],
             )
-        if found.content == "redacted" and self._recorder.on_change != "use-recorded":
-            raise self._conflict(
-                f"what {found.kind} {found.name!r} ({found.key}) gave was redacted before it was stored",
-                *HOW_TO_GO_ON,
-            )
+        if found.content == "redacted":
+            self._check_unredacted(f"what {found.kind} {found.name!r} ({found.key}) gave")
+
+    def _check_unredacted(self, what: str) -> None:
+        if self._recorder.on_change != "use-recorded":
+            raise self._conflict(f"{what} was redacted before it was stored", *HOW_TO_GO_ON)
 
     def chose(self, key: str) -> bool:
         """Whether the fallback of an `or_else` was taken before."""
@@ -402,15 +426,40 @@ def input_hash(inputs: Mapping[str, object]) -> str:
 
 
 def content_key(item: object) -> str:
-    """Return what tells an item of a map from others by its content."""
-    return input_hash({"": item})[:_KEY_DIGITS]
+    """Return what tells an item of a map from others by its content; `NO_CONTENT` for what has no text of its own."""
+    text = _text(item)
+    if text.startswith("?"):
+        return NO_CONTENT
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+NO_CONTENT = "?"
+_UNKNOWN_ITEM = f"[{NO_CONTENT}]"
+"""Ends the key of an item that nothing tells from others: what is recorded of it may be another one's."""
 
 
 def _text(value: object) -> str:
     try:
         return canonical(value)
-    except (TypeError, RecursionError):
+    except RecursionError:
         return f"?{type(value).__qualname__}"
+    except TypeError:
+        return _text_of_parts(value)
+
+
+def _text_of_parts(value: Any) -> str:
+    """Return the text of what has parts of which some have none, such as a tuple of a client and an address."""
+    kind = type(value).__qualname__
+    if isinstance(value, Mapping):
+        parts = sorted(f"{_text(key)}:{_text(one)}" for key, one in cast("Mapping[object, object]", value).items())
+    elif isinstance(value, list | tuple):
+        parts = [_text(one) for one in cast("Sequence[object]", value)]
+    elif is_dataclass(value) or hasattr(value, "__pydantic_fields__"):
+        names = [one.name for one in fields(value)] if is_dataclass(value) else type(value).__pydantic_fields__
+        parts = [f"{name}:{_text(getattr(value, name, None))}" for name in names]
+    else:
+        return f"?{kind}"
+    return f"{kind}({','.join(parts)})"
 
 
 def inputs_as_json(inputs: Mapping[str, object]) -> bytes | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from llmflow.errors import RunConflict
 from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
-from llmflow.stores._journal_rows import OPEN, Rows
+from llmflow.stores._journal_rows import OPEN, Rows, execute
 from llmflow.stores._owner import LEASE, is_alive, myself
 
-__all__ = ["NO_REPLAY", "Claim", "claim", "give_up_dead_runs", "runs_named"]
+__all__ = ["NO_REPLAY", "Asked", "Claim", "claim", "give_up_dead_runs", "runs_named"]
 
 _RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content"
 _NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
@@ -70,7 +71,23 @@ class Claim:
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         with self._reading() as connection:
-            return connection.execute(statement, values).fetchall()  # type: ignore[no-any-return]
+            return execute(connection, statement, values).fetchall()  # type: ignore[no-any-return]
+
+
+class Asked:
+    """Somebody's wish for a run: when it is granted after it was withdrawn, or the other way, nobody has the run."""
+
+    __slots__ = ("_answered", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answered = False
+
+    def is_answered(self) -> bool:
+        """Whether this was asked before: granting and withdrawing both do."""
+        with self._lock:
+            answered, self._answered = self._answered, True
+        return answered
 
 
 def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Reading, *, mine: bool) -> Claim:
@@ -81,7 +98,7 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
     """
     found = connection.execute(_GET_RUN, (run.run_id,)).fetchone()
     if found is None:
-        connection.execute(OPEN, rows.opening(run))
+        execute(connection, OPEN, rows.opening(run))
         return Claim("new", run.run_id, None, reading)
     owner, lease, *rest = found
     known = _run(rest)

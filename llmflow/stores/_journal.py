@@ -9,16 +9,16 @@ import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio.to_thread
 
-from llmflow.context import caller
+from llmflow.context import caller, frame
 from llmflow.errors import JournalUnavailable, RunConflict
 from llmflow.journal import RunClosed, RunOpened
-from llmflow.stores._claims import Claim, claim, give_up_dead_runs, runs_named
+from llmflow.stores._claims import Asked, Claim, claim, give_up_dead_runs, runs_named
 from llmflow.stores._database import Connect, Database, close, write_lock
-from llmflow.stores._journal_rows import Rows, Stamped
+from llmflow.stores._journal_rows import Rows, Stamped, execute
 from llmflow.stores._owner import LEASE, myself
 from llmflow.stores._writer import Writer
 
@@ -34,6 +34,7 @@ _PATIENCE = 10.0
 _BEATS_EVERY = LEASE / 4
 _BUSY_TRIES = 6
 """How often the lock of another process is waited for, as long each time as the connection waits."""
+FileId: TypeAlias = tuple[int, int]
 _BEAT = "UPDATE runs SET lease = ? WHERE status = 'running' AND owner = ?"
 
 
@@ -56,6 +57,8 @@ class SqliteJournal:
         self._clock = clock
         self._connect = connect
         self._leaked: list[object] = []
+        self.losses = 0
+        """How many batches could not be written."""
         self._begin()
         self._writes: Writer[Stamped] = Writer(
             self._write, name="llmflow-journal", limit=_WAITING, stays=self._has_runs_in_work
@@ -68,12 +71,15 @@ class SqliteJournal:
         self._reading = threading.Lock()
         self._rows = Rows()
         self._in_work: set[str] = set()
-        """Runs with an id that this process is running."""
+        """Runs that this process is running."""
+        self._lost: set[str] = set()
+        """Those whose file is not there any more."""
+        self._claimed_here = _claimed.setdefault(self.path, set())
         self._beat_at = float("-inf")
         self._writer: Any = None
         self._reader: Any = None
-        self._file: tuple[int, int] | None = None
-        self._set_aside = 0
+        self._file: FileId | None = None
+        self._reader_file: FileId | None = None
 
     def start_anew(self) -> None:
         """Leave the parent's connections to the parent: closing one here would disturb it."""
@@ -86,8 +92,12 @@ class SqliteJournal:
         """Take note; it is in the file a moment later."""
         if not self._writes.add((self._clock.time(), note, caller.get().tags or None)):
             self._database.trouble(BlockingIOError("too much waits to be written"), "written", None)
-        if type(note) is RunClosed:
+        if type(note) is RunOpened:
+            self._in_work.add(note.run_id)
+            self._claimed_here.add(note.run_id)
+        elif type(note) is RunClosed:
             self._in_work.discard(note.run_id)
+            self._claimed_here.discard(note.run_id)
 
     async def settled(self) -> None:
         """Return when everything that was written so far is in the file.
@@ -96,11 +106,13 @@ class SqliteJournal:
             JournalUnavailable: When it could not be written.
         """
         ticket = self._writes.ticket()
-        if ticket is None:
-            return
-        await ticket.wakeup.wait()
-        if ticket.error is not None:
-            raise self._unavailable("written", ticket.error) from ticket.error
+        if ticket is not None:
+            await ticket.written.wait()
+            if ticket.error is not None:
+                raise self._unavailable("written", ticket.error) from ticket.error
+        if self._lost and (around := frame.get()) is not None and around.run.id in self._lost:
+            gone = FileNotFoundError("the file with what the run has done was removed or replaced")
+            raise self._unavailable("written", gone)
 
     async def claim(self, run: RunOpened, /) -> Claim:
         """Begin a run, or take it up unless somebody else runs it.
@@ -110,7 +122,13 @@ class SqliteJournal:
             JournalUnavailable: When the file cannot be read or written.
         """
         await self.settled()
-        return await anyio.to_thread.run_sync(self._claim, run)
+        asked = Asked()
+        try:
+            return await anyio.to_thread.run_sync(self._claim, run, asked)
+        except BaseException:  # it was cancelled, and the thread goes on
+            if asked.is_answered():
+                self._give_back(run)
+            raise
 
     def close(self) -> None:
         """Write what waits to be written, and close the file; the next use opens it again."""
@@ -150,7 +168,7 @@ class SqliteJournal:
 
     # -- claiming ------------------------------------------------------------------------------------------------------
 
-    def _claim(self, run: RunOpened) -> Claim:
+    def _claim(self, run: RunOpened, asked: Asked) -> Claim:
         with self._writing:
             try:
                 writer = self._writer_now()
@@ -158,7 +176,7 @@ class SqliteJournal:
             except (sqlite3.Error, OSError) as exc:
                 raise self._failed_to_claim(exc) from exc
             try:
-                now, mine = self._clock.time(), run.run_id in self._in_work
+                now, mine = self._clock.time(), run.run_id in self._claimed_here
                 claimed = claim(writer, run, self._rows, now, self._connection_for_reading, mine=mine)
                 writer.execute("COMMIT")
             except RunConflict:
@@ -168,7 +186,15 @@ class SqliteJournal:
                 raise self._failed_to_claim(exc) from exc
             if claimed.state in ("new", "resumed"):
                 self._in_work.add(run.run_id)
+                self._claimed_here.add(run.run_id)
+                self._lost.discard(run.run_id)
+                if asked.is_answered():
+                    self._give_back(run)
         return claimed
+
+    def _give_back(self, run: RunOpened) -> None:
+        """End a run that was claimed for somebody who does not wait for it any more."""
+        self.write(RunClosed(run_id=run.run_id, status="cancelled", finished=self._clock.time(), latency_s=0.0))
 
     def _failed_to_claim(self, exc: Exception) -> JournalUnavailable:
         self._close_writer()
@@ -191,10 +217,10 @@ class SqliteJournal:
             error = self._try_to_write(rows)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 break
-        if error is not None and self._database.trouble(error, "written", self._file):
-            self._set_aside += 1
-            again = self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
-            return error if again is None else again
+        if error is not None:
+            self.losses += 1
+            if self._database.trouble(error, "written", self._file):
+                self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
         return error
 
     def _try_to_write(self, rows: list[tuple[str, tuple[Any, ...]]]) -> Exception | None:
@@ -204,7 +230,7 @@ class SqliteJournal:
                 writer = self._writer_now()
                 writer.execute("BEGIN IMMEDIATE")
                 for statement, values in rows:
-                    writer.execute(statement, values)
+                    execute(writer, statement, values)
                 writer.execute("COMMIT")
                 self._beat(writer)
             except (sqlite3.Error, OSError) as exc:
@@ -217,7 +243,9 @@ class SqliteJournal:
             self._close_writer()  # the file was deleted, or another one put in its place
         if self._writer is None:
             self._writer = self._database.open_writer()
-            self._file = self._database.file_id()
+            before, self._file = self._file, self._database.file_id()
+            if before not in (None, self._file):
+                self._lost |= self._in_work
             self._writer.execute("BEGIN IMMEDIATE")
             give_up_dead_runs(self._writer, self._clock.time())
             self._writer.execute("COMMIT")
@@ -258,13 +286,17 @@ class SqliteJournal:
         """
         with self._reading:
             try:
+                if self._reader is not None and self._file not in (None, self._reader_file):
+                    self._close_reader()  # what is written goes into another file by now
                 if self._reader is None:
                     self._reader = self._database.open_reader()
+                    self._reader_file = self._database.file_id()
                 if self._reader is None:
                     raise FileNotFoundError(2, "there is no such file", str(self.path))
                 yield self._reader
             except (sqlite3.Error, OSError) as exc:
                 self._close_reader()
+                self._database.trouble(exc, "read", self._reader_file)
                 raise self._unavailable("read", exc) from exc
 
     def _close_reader(self) -> None:
@@ -273,10 +305,13 @@ class SqliteJournal:
             close(reader)
 
 
+_claimed: dict[Path, set[str]] = {}
+"""The runs with an id that this process is running, by file: several runtimes may share one."""
 _journals: weakref.WeakSet[SqliteJournal] = weakref.WeakSet()
 
 
 def _start_anew() -> None:
+    _claimed.clear()
     for one in list(_journals):
         one.start_anew()
 

@@ -66,7 +66,7 @@ class MemoryJournal:
             self._events.append(stamped)
             return
         self._notes.append(stamped)
-        if type(note) is RunClosed:
+        if type(note) is RunClosed:  # it was opened by being claimed
             self._in_work.discard(note.run_id)
         if len(self._notes) >= _BATCH:
             with self._lock:
@@ -127,8 +127,10 @@ class MemoryJournal:
         batch = [notes.popleft() for _ in range(len(notes))]
         if not batch:
             return
+        from llmflow.stores._journal_rows import execute
+
         for statement, values in self._rows.of(batch):
-            connection.execute(statement, values)
+            execute(connection, statement, values)
         connection.execute(_PRUNE, (_RUNS,))
         connection.execute(_PRUNE_NODES)
         connection.execute(_PRUNE_CALLS, (_CALLS,))

@@ -12,6 +12,7 @@ from typing import Any
 
 from llmflow.stores import _report_sums as sums
 from llmflow.stores._database import Database, close
+from llmflow.stores._owner import is_alive
 from llmflow.stores._report_groups import GroupCost, GroupStats, VersionStats, Window
 from llmflow.stores._report_records import RunSummary
 from llmflow.stores._report_sums import SPEND, Group, spend_of
@@ -175,7 +176,7 @@ class Reports:
     def _status(self, row: Any) -> str:
         """Return the status of a run; one that says `running` may belong to a process that died."""
         status, owner, lease = str(row[3]), row[12], row[13]
-        return "interrupted" if status == "running" and not _is_alive(owner, lease, self.now) else status
+        return "interrupted" if status == "running" and not is_alive(owner, lease, self.now) else status
 
     # -- sums ----------------------------------------------------------------------------------------------------------
 
@@ -218,11 +219,6 @@ def _where(wanted: RunFilter) -> tuple[str, tuple[object, ...]]:
     given = [(text, value) for text, value in limits if value is not None]
     condition = " AND ".join(text for text, _ in given)
     return (f"WHERE {condition}" if given else ""), tuple(value for _, value in given)
-
-
-def _is_alive(owner: str | None, lease: float | None, now: float) -> bool:
-    """Whether the process of a run may still be there."""
-    return owner is not None and (lease is None or now < lease)
 
 
 def _bindable(value: Any) -> Any:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llmflow.journal import Redactor
 
-__all__ = ["Rows", "Stamped"]
+__all__ = ["Rows", "Stamped", "execute"]
 
 logger = logging.getLogger("llmflow")
 
@@ -54,6 +54,7 @@ _ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({', '.join('?' * 24)})"
 _PROMPT = "INSERT OR IGNORE INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
 _GRAPH = "INSERT OR IGNORE INTO graphs (graph, target, nodes, first_seen) VALUES (?, ?, ?, ?)"
 _UNKNOWN = Usage()
+_LARGEST = 2**63 - 1
 
 
 class Rows:
@@ -71,6 +72,7 @@ class Rows:
         self._reserved: dict[tuple[str, int], tuple[float, int | None]] = {}
         """When each request in flight was sent, and what it may cost."""
         self._failed_redactors: set[Redactor] = set()
+        self._failed_kinds: set[type] = set()
         self._rows: list[_Row] = []
         self._kinds: dict[type, Callable[[float, Any, Mapping[str, str] | None], None]] = {
             AttemptStarted: self._attempt_started,
@@ -90,9 +92,18 @@ class Rows:
         rows: list[_Row] = []
         self._rows = rows
         for time, note, tags in notes:
-            self._kinds[type(note)](time, note, tags)
+            try:
+                self._kinds[type(note)](time, note, tags)
+            except Exception as exc:  # noqa: BLE001  # one that makes no row must not take the others with it
+                self._warn_of(note, exc)
         self._rows = []
         return rows
+
+    def _warn_of(self, note: object, exc: Exception) -> None:
+        kind = type(note)
+        if kind not in self._failed_kinds:
+            self._failed_kinds.add(kind)
+            logger.warning("a %s cannot be recorded: %s: %s", kind.__name__, type(exc).__name__, exc)
 
     # -- requests and calls --------------------------------------------------------------------------------------------
 
@@ -152,7 +163,7 @@ class Rows:
         row = (
             *(note.run_id, note.key, note.name, note.kind, note.status, note.started, note.latency_s),
             *(note.model, note.prompt_version, note.input_hash, inputs, output, content),
-            *(note.error, _clean(note.message)),
+            *(note.error, note.message),
         )
         self._rows.append((_NODE, row))
 
@@ -171,7 +182,7 @@ class Rows:
     def _closed(self, _: float, note: RunClosed, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002  # the run has them
         self._drop_held(note.run_id)
         output, changed = self._redacted(note.output, note.redactors)
-        row = (note.status, note.finished, note.latency_s, note.error, _clean(note.message), output)
+        row = (note.status, note.finished, note.latency_s, note.error, note.message, output)
         self._rows.append((_CLOSE, (*row, "redacted" if changed else None, note.run_id)))
 
     def _run_finished(self, time: float, event: RunFinished, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002
@@ -201,10 +212,10 @@ class Rows:
         try:
             value = from_json(content)
             changed = _mapped(value, redactors)
+            return (content.decode(), False) if changed == value else (to_json(changed).decode(), True)
         except Exception as exc:  # noqa: BLE001  # it is a plugin's
             self._warn(redactors, exc)
             return None, True
-        return (content.decode(), False) if changed == value else (to_json(changed).decode(), True)
 
     def _warn(self, redactors: Sequence[Redactor], exc: Exception) -> None:
         if not self._failed_redactors.issuperset(redactors):
@@ -216,12 +227,35 @@ def _mapped(value: Any, redactors: Sequence[Redactor]) -> Any:
     """Return a JSON value with every text in it as the redactors return it; names of fields stay."""
     if isinstance(value, str):
         for redact in redactors:
-            value = redact(value)
+            value = _checked(redact(value), redact)
         return value
     if isinstance(value, list):
         return [_mapped(one, redactors) for one in cast("list[object]", value)]
     if isinstance(value, dict):
         return {name: _mapped(one, redactors) for name, one in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def _checked(text: object, redact: Redactor) -> str:
+    if not isinstance(text, str):
+        msg = f"{redact!r} returned {type(text).__name__}, expected a str"
+        raise TypeError(msg)
+    return text
+
+
+def execute(connection: Any, statement: str, values: Sequence[Any]) -> Any:
+    """Run a statement; what SQLite cannot hold is replaced by what comes closest: lone surrogates, huge numbers."""
+    try:
+        return connection.execute(statement, values)
+    except (UnicodeEncodeError, OverflowError):
+        return connection.execute(statement, [_bindable(value) for value in values])
+
+
+def _bindable(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, int):
+        return max(-_LARGEST, min(value, _LARGEST))
     return value
 
 
@@ -231,8 +265,3 @@ def _nano(usd: Decimal | None) -> int | None:
 
 def _json(tags: Mapping[str, str] | None) -> str | None:
     return json.dumps(dict(tags), ensure_ascii=False, sort_keys=True) if tags else None
-
-
-def _clean(message: str | None) -> str | None:
-    """Return a message as a file can hold it."""
-    return None if message is None else message.encode(errors="replace").decode()

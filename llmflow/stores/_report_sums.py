@@ -44,7 +44,8 @@ _TAKEN = f"""
     count(*) FILTER (WHERE kind != 'attempt'),
     coalesce(sum(saved_nano), 0),
     count(*) FILTER (WHERE kind != 'attempt' AND saved_nano IS NULL),{SPEND}"""
-_BAD = "outcome NOT IN ('ok', 'cancelled', 'uncertain')"
+_NO_ERROR = frozenset({None, "ok", "cancelled", "uncertain"})
+"""Outcomes of requests that say nothing against a model; the loser of a hedge is cancelled."""
 
 
 def spend_of(row: Row) -> Spend:
@@ -162,7 +163,7 @@ def _grouped(connection: Any, source: _Source, by: Group, sums: str) -> Iterator
     condition, values = source.where()
     columns = source.columns(by)
     width = len(GROUPS[by])
-    query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"  # see above
+    query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"
     for row in connection.execute(query, values):
         yield row[:width], row[width:]
 
@@ -236,15 +237,16 @@ def _tallies(connection: Any, by: Group, source: _Source) -> dict[Key, _Tally]:
 def _of_requests(connection: Any, source: _Source) -> tuple[dict[Key, dict[str, int]], dict[Key, Percentiles]]:
     """Return what went wrong with the requests of each model, and how long those that ended took."""
     errors: dict[Key, dict[str, int]] = {}
-    condition, values = source.where("kind = 'attempt'", _BAD)
-    query = f"SELECT model, outcome, count(*) FROM attempts {condition} GROUP BY 1, 2"  # see above
-    for model, outcome, number in connection.execute(query, values):
-        errors.setdefault((model,), {})[outcome] = number
+    counts: dict[Key, int] = {}
+    condition, values = source.where("kind = 'attempt'")
+    query = f"SELECT model, outcome, count(*), count(latency_s) FROM attempts {condition} GROUP BY 1, 2 ORDER BY 1"
+    for model, outcome, number, timed in connection.execute(query, values):
+        counts[model,] = counts.get((model,), 0) + timed
+        if outcome not in _NO_ERROR:
+            errors.setdefault((model,), {})[outcome] = number
+    timed_only = {key: number for key, number in counts.items() if number}
     ended = ("kind = 'attempt'", "latency_s IS NOT NULL")
-    condition, values = source.where(*ended)
-    query = f"SELECT model, count(*) FROM attempts {condition} GROUP BY 1 ORDER BY 1"  # see above
-    counts: dict[Key, int] = {(model,): number for model, number in connection.execute(query, values)}
-    return errors, _percentiles(connection, "model", source, counts, *ended)
+    return errors, _percentiles(connection, "model", source, timed_only, *ended)
 
 
 def _percentiles(

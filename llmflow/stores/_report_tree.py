@@ -32,7 +32,7 @@ Record: TypeAlias = NodeRecord | CallRecord | AttemptRecord
 
 
 def tree_of(run: RunReport, *, content: bool = False) -> tuple[Branch | Series, ...]:
-    """Return the roots of a run's tree; it takes no more memory for a map of a million items than for one of a hundred."""
+    """Return the roots of a run's tree; of a large map no more is held than the latencies and the items that are shown."""
     rows: Iterable[Record] = heapq.merge(
         run.nodes(content=content), run.calls(), run.attempts(), key=lambda one: one.node
     )

@@ -54,11 +54,15 @@ class Closure:
         self._waiting: deque[Followed] = deque()
         self._texts: list[str] = []
         self._objects = Objects(home, self._number, self.missing)
-        self._namer = Writer(_name_of, home.relative)
+        self._namer = Writer(_name_of, home.relative, _pass_over)
 
     def add(self, value: Any, name: str) -> str:
         """Return what stands for a function or any other value, and remember to follow it."""
         return self._objects.add(value, name)
+
+    def note(self, name: str, reason: str) -> None:
+        """Note what cannot be seen."""
+        self.missing.setdefault(name, reason)
 
     def name_of(self, value: Any) -> str | None:
         """Return what a function that was added is called among the pieces."""
@@ -68,7 +72,11 @@ class Closure:
     def text(self) -> str:
         """Return the text of everything that was added, and of what that depends on."""
         while self._waiting:
-            self._follow(self._waiting.popleft())
+            what = self._waiting.popleft()
+            try:
+                self._follow(what)
+            except Exception as exc:  # noqa: BLE001  # the code is anybody's, and a version must not fail a call
+                self.note(self._names[self._numbers[id(what)]], f"it cannot be read: {type(exc).__name__}")
         return "\n".join(self._texts)
 
     def _number(self, what: Followed, name: str) -> str:
@@ -95,7 +103,7 @@ class Closure:
         if place.owner is not None:
             self._use_object(place.owner, code.reads, place, uses)
         if "__doc__" in code.reads.attributes:
-            self.missing.setdefault(f"{name}: .__doc__", "a docstring, which is no part of what code does")
+            self.note(f"{name}: .__doc__", "a docstring, which is no part of what code does")
         self._texts.append(f"{code.form}|{';'.join(f'{written}={text}' for written, text in uses.items())}")
 
     def _read(self, what: Followed, name: str) -> _Code:
@@ -106,7 +114,7 @@ class Closure:
                 return _Code(normal_form(found[0]), reads_of(found[0]), source_text(*found))
             except RecursionError:  # an expression of hundreds of parts
                 pass
-        self.missing.setdefault(name, "there is no source to read")
+        self.note(name, "there is no source to read")
         if isinstance(what, FunctionType):
             return _Code(compiled_form(what), compiled_reads(what), None)
         fields = cast("tuple[str, ...]", getattr(what, "_fields", ()))
@@ -120,7 +128,9 @@ class Closure:
             found = place.find(chain, reads, self._home)
             text = self._text_of(found)
         except Unseen as exc:
-            self.missing.setdefault(".".join(chain[:2]), str(exc))
+            self.note(".".join(chain[:2]), str(exc))
+        except Exception as exc:  # noqa: BLE001  # the objects are anybody's, and a version must not fail a call
+            self.note(".".join(chain[:2]), f"it cannot be looked at: {type(exc).__name__}")
         else:
             if text is not None:
                 uses[found.written] = text
@@ -133,12 +143,12 @@ class Closure:
             if name.startswith("__"):
                 continue
             if value is None or isinstance(value, MemberDescriptorType):
-                self.missing.setdefault(written, "of the object, so it is an input")
+                self.note(written, "of the object, so it is an input")
                 continue
             try:
                 text = self._text_of(Found(value, written, f"{owner.__qualname__}.{name}", place.module))
             except Unseen as exc:
-                self.missing.setdefault(written, str(exc))
+                self.note(written, str(exc))
             else:
                 uses[written] = text or ""
 
@@ -148,7 +158,7 @@ class Closure:
         if value is NOTHING or (has_a_home(value) and self._objects.is_known(value)):
             return None
         if has_a_home(value):
-            return self._objects.write(value)
+            return self._objects.write(value, found.written)
         name, origin = origin_of(found.name, found.module, self._home)
         standing = "own" if origin is None else self._home.standing(origin)
         if standing == "known":
@@ -156,7 +166,7 @@ class Closure:
         if standing == "foreign":
             msg = f"of another package, {top_of(str(origin))}"
             raise Unseen(msg)
-        text = self._objects.write(value)
+        text = self._objects.write(value, found.written)
         if top_of(type(value).__module__) != "llmflow" and text != "Logger":
             self._note_constant(value, name, origin)
         return text
@@ -168,6 +178,10 @@ class Closure:
         lines = None if statement is None or source is None else source_text(statement, source)
         shown = f"{label(module)}{name}"
         self.pieces[shown] = Piece(shown, "constant", digest_of(self._namer.write(value)), lines)
+
+
+def _pass_over(part: Any, reason: str) -> None:
+    """Say nothing of a part that cannot be seen: it has been said."""
 
 
 def _name_of(value: Any) -> str:

@@ -88,7 +88,7 @@ def prompt_parts(
     """
     home = home_of(getattr(inspect.unwrap(function), "__globals__", {}))
     closure = Closure(home)
-    writer = Writer(_type_name, home.relative)
+    writer = Writer(_type_name, home.relative, lambda part, reason: closure.note(f"an example: {_kind(part)}", reason))
     hashed = [
         ("template", "~" if template is None else quoted(template)),
         ("body", closure.add(function, "the body")),
@@ -133,15 +133,19 @@ def _example(example: Example, number: int, writer: Writer, closure: Closure) ->
         try:
             texts.append(f"{quoted(name)}:{writer.write(value)}")
         except (Unseen, RecursionError) as exc:
-            closure.missing.setdefault(f"example {number}: {name}", str(exc))
+            closure.note(f"example {number}: {name}", str(exc))
     return f"({','.join(sorted(texts))};{quoted(output)})"
+
+
+def _kind(value: object) -> str:
+    return type(value).__qualname__
 
 
 def _type_name(value: Any) -> str:
     """Return the name of a type; what an example holds is data, so nothing of its class is followed."""
     if isinstance(value, type):
         return value.__qualname__
-    msg = f"an object of the class {type(value).__qualname__}, whose state is not read"
+    msg = f"an object of the class {_kind(value)}, whose state is not read"
     raise Unseen(msg)
 
 
@@ -154,6 +158,4 @@ def _note_validators(shape: Shape, closure: Closure) -> None:
     decorators = getattr(shape.model, "__pydantic_decorators__", None)
     for kind in ("field_validators", "model_validators", "validators", "root_validators"):
         for name in cast("Mapping[str, object]", getattr(decorators, kind, {})):
-            closure.missing.setdefault(
-                f"{shape.name}.{name}", "a validator of the output, which its schema does not show"
-            )
+            closure.note(f"{shape.name}.{name}", "a validator of the output, which its schema does not show")

@@ -35,22 +35,27 @@ class Objects:
         self._home = home
         self._number = number
         self._missing = missing
-        self.writer = Writer(self.refer, home.relative)
+        self._name = ""
+        self.writer = Writer(self.refer, home.relative, self._note)
 
     def add(self, value: Any, name: str) -> str:
         """Return what stands for a value; what cannot be seen of it is noted under `name`."""
         try:
-            return self.write(value)
+            return self.write(value, name)
         except Unseen as exc:
             self._missing.setdefault(name, str(exc))
         return f"unseen {type(value).__qualname__}"
 
-    def write(self, value: Any) -> str:
-        """Return what stands for a value.
+    def _note(self, part: Any, reason: str) -> None:
+        self._missing.setdefault(f"{self._name}: {type(part).__qualname__}", reason)
+
+    def write(self, value: Any, name: str) -> str:
+        """Return what stands for a value; parts of it that cannot be seen are noted under `name`.
 
         Raises:
             Unseen: When its content cannot be told.
         """
+        self._name = name
         try:
             return self.writer.write(value)
         except Unseen:

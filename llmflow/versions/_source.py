@@ -26,7 +26,7 @@ class ModuleSource:
     Attributes:
         text: The file.
         functions: Every function by name and first line, decorators included.
-        lambdas: All of them, in the order of the file.
+        lambdas: All of them.
         classes: Every class by its qualified name; a name that is defined again has several.
         assigned: The statement that gives a name of the module its value; the last one.
         imported: Where each imported name of the module comes from.
@@ -60,26 +60,29 @@ def _parsed(text: str) -> ModuleSource | None:
     except (SyntaxError, ValueError, RecursionError):
         return None
     found = ModuleSource(text)
-    _index(tree, "", found)
+    _index(tree, found)
     for statement in tree.body:
         _index_names(statement, found)
     return found
 
 
-def _index(around: ast.AST, path: str, found: ModuleSource) -> None:
-    """Note the functions and classes inside a node, which stands at the qualified name `path`."""
-    for node in ast.iter_child_nodes(around):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
-            found.functions.setdefault((node.name, first), []).append(node)
-            _index(node, f"{path}{node.name}.<locals>.", found)
-        elif isinstance(node, ast.ClassDef):
-            found.classes.setdefault(f"{path}{node.name}", []).append(node)
-            _index(node, f"{path}{node.name}.", found)
-        else:
-            if isinstance(node, ast.Lambda):
+def _index(tree: ast.Module, found: ModuleSource) -> None:
+    """Note the functions and classes of a module; without recursion, as one long expression must not be in the way."""
+    waiting: list[tuple[ast.AST, str]] = [(tree, "")]
+    while waiting:
+        around, path = waiting.pop()
+        for node in ast.iter_child_nodes(around):
+            inside = path
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+                found.functions.setdefault((node.name, first), []).append(node)
+                inside = f"{path}{node.name}.<locals>."
+            elif isinstance(node, ast.ClassDef):
+                found.classes.setdefault(f"{path}{node.name}", []).append(node)
+                inside = f"{path}{node.name}."
+            elif isinstance(node, ast.Lambda):
                 found.lambdas.append(node)
-            _index(node, path, found)
+            waiting.append((node, inside))
 
 
 def _index_names(statement: ast.stmt, found: ModuleSource) -> None:  # noqa: C901  # one case for each statement that names
@@ -117,7 +120,8 @@ def function_node(function: FunctionType) -> tuple[FunctionNode, ModuleSource] |
     else:
         candidates = source.functions.get((code.co_name, code.co_firstlineno), [])
     same = [one for one in candidates if _parameters(one) == _parameters_of(code)]
-    return (same[0], source) if len({normal_form(one) for one in same}) == 1 else None
+    alike = len(same) == 1 or len({normal_form(one) for one in same}) == 1
+    return (same[0], source) if alike else None
 
 
 def _lambdas_of(code: CodeType, source: ModuleSource) -> list[ast.Lambda]:
@@ -169,7 +173,7 @@ def class_node(of: type[Any]) -> tuple[ast.ClassDef, ModuleSource] | None:
     lines = {code.co_firstlineno for code in codes}
     holding = [one for one in candidates if any(one.lineno <= line <= (one.end_lineno or 0) for line in lines)]
     chosen = holding or candidates
-    return (chosen[-1], source) if chosen else None
+    return (max(chosen, key=lambda one: one.lineno), source) if chosen else None
 
 
 def _code(value: object) -> CodeType | None:

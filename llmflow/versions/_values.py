@@ -20,10 +20,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from llmflow.canonical import canonical
 
-__all__ = ["Refer", "Unseen", "Writer", "kind_of"]
+__all__ = ["Note", "Refer", "Unseen", "Writer", "kind_of"]
 
 Refer: TypeAlias = Callable[[Any], str]
 """Writes what is no data: a function, a class, an object of somebody's class."""
+
+Note: TypeAlias = Callable[[Any, str], None]
 
 _PLAIN = (type(None), bool, float, complex, type(...))
 _BY_TEXT = (dt.date, dt.time, dt.timedelta, dt.timezone, Decimal, uuid.UUID)
@@ -49,11 +51,13 @@ class Writer:
     Args:
         refer: Writes functions, classes and objects.
         relative: Returns a path as it reads from the folder of the program, None for one that lies elsewhere.
+        note: Takes a part of a value whose content cannot be told, and the reason; the rest is written.
     """
 
-    def __init__(self, refer: Refer, relative: Callable[[str], str | None]) -> None:
+    def __init__(self, refer: Refer, relative: Callable[[str], str | None], note: Note) -> None:
         self._refer = refer
         self._relative = relative
+        self._note = note
 
     def write(self, value: Any) -> str:  # noqa: PLR0911  # one for each kind of value
         """Return the text of a value.
@@ -71,12 +75,19 @@ class Writer:
         if kind is bytes:
             return f"b'{value.hex()}'"
         if kind in _LISTS:
-            return self._listed(kind, map(self.write, value))
+            return self._listed(kind, map(self._part, value))
         if kind in _SETS:
-            return self._listed(kind, sorted(map(self.write, value)))
+            return self._listed(kind, sorted(map(self._part, value)))
         if kind in _MAPPINGS:
             return self._listed(kind, self._pairs(value))
         return self._tagged(value, kind)
+
+    def _part(self, value: Any) -> str:
+        try:
+            return self.write(value)
+        except Unseen as exc:
+            self._note(value, str(exc))
+            return f"unseen {kind_of(value).__qualname__}"
 
     # -- parts of the standard library ---------------------------------------------------------------------------------
 
@@ -118,9 +129,11 @@ class Writer:
             return self.write(value.__value__)
         if (isinstance(value, _ALIASES) or kind.__module__ == "typing") and typing.get_origin(value) is not None:
             origin: Any = typing.get_origin(value)
-            name = "Union" if origin is UnionType else getattr(origin, "__name__", None) or str(origin)
             inside = ",".join(map(self.write, typing.get_args(value)))
-            return f"type({name},[{inside}])" if not isinstance(origin, type) else f"{self.write(origin)}[{inside}]"
+            if isinstance(origin, type) and origin is not UnionType:
+                return f"{self.write(origin)}[{inside}]"
+            name = "Union" if origin is UnionType else getattr(origin, "__name__", None) or str(origin)
+            return f"type({name},[{inside}])"
         if kind.__module__ == "typing":
             return quoted(str(value))
         return self._object(value, kind)
@@ -145,7 +158,7 @@ class Writer:
 
     def _pairs(self, value: Mapping[Any, Any]) -> Iterable[str]:
         """Yield what a mapping holds in its own order, in which a prompt may list it."""
-        return (f"{self.write(key)}:{self.write(one)}" for key, one in value.items())
+        return (f"{self._part(key)}:{self._part(one)}" for key, one in value.items())
 
     def _listed(self, kind: type[Any], texts: Iterable[str]) -> str:
         return f"{kind.__name__}[{','.join(texts)}]"

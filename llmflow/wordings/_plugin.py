@@ -44,22 +44,25 @@ class PromptFiles:
     def llmflow_prompt(self, name: str, label: str | None) -> Wording | None:
         """Return what the step's file says, None when there is none."""
         file = self.file(name, label)
-        path, shown = self._root / file, self.shown(file)
+        shown = self.shown(file)
         try:
             if file not in {one.name for one in self._root.iterdir()}:
                 return None
-            real = path.resolve(strict=True)
-            if not real.is_relative_to(self._root):
-                msg = f"{shown} is a link that leads out of the folder of prompts"
-                raise DefinitionError(msg)
-            data = real.read_bytes() if real.is_file() else None
+            real = (self._root / file).resolve(strict=True)
+            self._check_place(real, shown)
+            data = real.read_bytes()
         except (OSError, RuntimeError) as exc:  # a loop of links is either, by the version of Python
             msg = f"cannot read {shown}: {getattr(exc, 'strerror', None) or exc}"
             raise DefinitionError(msg) from exc
-        if data is None:
+        return read_wording(data, shown)
+
+    def _check_place(self, real: Path, shown: str) -> None:
+        if not real.is_relative_to(self._root):
+            msg = f"{shown} is a link that leads out of the folder of prompts"
+            raise DefinitionError(msg)
+        if not real.is_file():  # a pipe or a device may be read for ever
             msg = f"{shown} is no file"
             raise DefinitionError(msg)
-        return read_wording(data, shown)
 
     def file(self, name: str, label: str | None) -> str:
         """Return what the file of a step's prompt is called.

@@ -86,6 +86,20 @@ def test_a_page_that_is_broken_is_said(llmflow, journal):
     assert "malformed" in ran.err
 
 
+def test_a_page_far_in_that_is_broken_is_said(llmflow, journal):
+    """What was read before it is not told as if it were all."""
+    with sqlite3.connect(journal) as other:
+        (page,) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'calls'").fetchone()
+    other.close()
+    with journal.open("r+b") as file:
+        file.seek(4096 * (page - 1))
+        file.write(b"\xff" * 4096)
+    ran = llmflow("stats")
+
+    assert (2, "") == (ran.code, ran.out)
+    assert "malformed" in ran.err
+
+
 def test_a_newer_journal_is_said(llmflow, journal):
     """Its tables may be others."""
     with sqlite3.connect(journal) as other:

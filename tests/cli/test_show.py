@@ -93,6 +93,18 @@ def test_a_map_is_summed_up(llmflow, journal):
     assert "  saved    $0.0021\n" in out
 
 
+def test_a_small_map_is_shown_whole(llmflow, rows):
+    """Nothing is left to be told."""
+    rows.run("r", 1000.0)
+    for item in "abc":
+        rows.step("r", f"support/draft[{item}]", 1000.0)
+    out = llmflow("show", "r").out
+
+    assert "  draft, 3 items  ok " in out
+    assert 3 == out.count("draft[")
+    assert "more" not in out
+
+
 def test_what_is_uncertain_is_a_range(llmflow, journal):
     """What was spent at least, and at most."""
     ran = llmflow("show", "died")

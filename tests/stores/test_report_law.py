@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter
 
 from hypothesis import given
@@ -98,4 +99,27 @@ def test_no_percentile_is_made_up(latencies):
 
     assert {one.latency.p50, one.latency.p95, one.latency.p99} <= set(latencies)
     assert one.latency.p50 <= one.latency.p95 <= one.latency.p99 <= math.inf
+    rows.close()
+
+
+def test_memory_does_not_grow_with_the_number_of_calls():
+    """A report of 30,000 calls, and the tree of a map of as many, hold none of them but those that are shown."""
+    rows = Rows()
+    rows.run("r", 0.0)
+    rows.connection.execute("BEGIN")
+    for number in range(30_000):
+        rows.attempt("r", rows.call("r", 1.0 + number, node=f"m[{number:05}]"), 1.0 + number, node=f"m[{number:05}]")
+    found = Reports(rows.connection, 0.0)
+    tracemalloc.start()
+    try:
+        (one,) = found.stats()
+        _, sums = tracemalloc.get_traced_memory()
+        (items,) = tree_of(found.run("r"))
+        _, tree = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (30_000, 30_000) == (one.calls, items.number)
+    assert 200_000 > sums
+    assert 3_000_000 > tree  # a latency of each item, twice while they are ranked
     rows.close()

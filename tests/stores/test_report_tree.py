@@ -169,6 +169,15 @@ def test_what_holds_something_in_flight_is_in_flight(rows):
     assert None is items.ended
 
 
+def test_items_that_are_all_in_flight_have_no_latency(rows):
+    """Not yet."""
+    for item in range(3):
+        rows.attempt("r", f"c{item}", AT, node=f"m[{item}]", outcome=None, latency_s=None)
+    (items,) = grown(rows)
+
+    assert (None, {"in flight": 3}) == (items.latency.p50, items.statuses)
+
+
 def test_the_model_of_a_place_is_who_answered(rows):
     """Else who was asked last."""
     rows.attempt("r", "c", AT, node="a", model="x/1", outcome="X", prompt_version=None)

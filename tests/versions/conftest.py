@@ -29,13 +29,12 @@ def load(tmp_path: Path) -> Iterator[Load]:
             path.write_text(text, encoding="utf-8")
             if path.parent != folder:
                 (path.parent / "__init__.py").touch()
-        sys.path.insert(0, str(folder))
-        try:
-            return importlib.import_module(next(iter(files)).replace("__", "."))
-        finally:
-            sys.path.remove(str(folder))
+        sys.path[:] = [str(folder), *(one for one in sys.path if not one.startswith(str(tmp_path)))]
+        return importlib.import_module(next(iter(files)).replace("__", "."))
 
+    known = [*sys.path]
     yield write_and_import
+    sys.path[:] = known
     forget(tmp_path)
 
 

@@ -380,6 +380,150 @@ def helper(x): return ODD
     assert "ODD" in ask.prompt_parts.not_covered
 
 
+def test_a_constant_of_which_a_part_cannot_be_seen_counts_by_the_rest(load):
+    """The part is named."""
+    program = (
+        """
+class Client: pass
+TABLE = {{"client": Client(), "intro": {!r}}}
+def helper(x): return TABLE
+"""
+        + ASK
+    )
+    ask = of(load, program.format("a"))
+
+    assert differ(load, program.format("a"), program.format("b"))
+    assert {"TABLE: Client": "an object of the class Client, whose state is not read"} == ask.prompt_parts.not_covered
+
+
+def test_an_object_that_answers_nothing_fails_no_call(load):
+    """It is not covered, and the rest of the body is."""
+    program = (
+        """
+class Odd:
+    def __getattribute__(self, name): raise RuntimeError
+ODD = Odd()
+def helper(x): return ODD, {}
+"""
+        + ASK
+    )
+
+    assert {"ODD": "it cannot be looked at: RuntimeError"} == of(load, program.format(1)).prompt_parts.not_covered
+    assert differ(load, program.format(1), program.format(2))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import tenacity\n@tenacity.retry\ndef helper(x): return 'a'", "import tenacity\n@tenacity.retry\ndef helper(x): return 'b'"),
+        ("class A:\n  @classmethod\n  def f(cls, x): return 1\nhelper = A.f", "class A:\n  @classmethod\n  def f(cls, x): return 2\nhelper = A.f"),
+        ("class A:\n  @property\n  def p(self): return 1\nP = A.p\ndef helper(x): return P", "class A:\n  @property\n  def p(self): return 2\nP = A.p\ndef helper(x): return P"),
+        ("helper, other = (lambda x: 1), (lambda x: 2)", "helper, other = (lambda x: 2), (lambda x: 1)"),
+        ("from functools import cached_property\nclass A:\n  @cached_property\n  def p(self): return 1\nP = A.p\ndef helper(x): return P", "from functools import cached_property\nclass A:\n  @cached_property\n  def p(self): return 2\nP = A.p\ndef helper(x): return P"),
+    ],
+)  # fmt: skip
+def test_what_is_wrapped_or_bound_counts(load, before: str, after: str):
+    """By another package's decorator, a class, a property; lambdas of one line are told apart."""
+    assert differ(load, before + ASK, after + ASK)
+
+
+def test_a_decorator_of_another_package_is_said(load):
+    """The function inside is seen."""
+    ask = of(load, "import tenacity\n@tenacity.retry\ndef helper(x): return 1" + ASK)
+
+    assert "of another package, tenacity" in " ".join(ask.prompt_parts.not_covered.values())
+
+
+def test_functions_of_python_in_a_constant_count_by_name(load):
+    """They need no listing."""
+    program = (
+        "import operator, os.path\n"
+        "TABLE = {{'f': len, 'g': operator.add, 'k': int, 'p': os.path.join, 'n': {}}}\ndef helper(x): return TABLE"
+        + ASK
+    )
+
+    assert differ(load, program.format(1), program.format(2))
+    assert {} == of(load, program.format(1)).prompt_parts.not_covered
+
+
+def test_a_cell_that_is_still_empty(load):
+    """It is said."""
+    ask = of(
+        load,
+        """
+def make():
+    def helper(x): return later
+    @step("acme/one")
+    def ask(message: str) -> str:
+        return prompt(helper(message))
+    made = ask.prompt_parts
+    later = 1
+    return ask
+ask = make()
+""",
+    )
+
+    assert {"later": "not assigned when the version was computed"} == ask.prompt_parts.not_covered
+
+
+def test_a_local_class_counts_with_what_its_methods_close_over(load):
+    """By way of its methods."""
+    program = """
+def make(n):
+    class Local:
+        def f(self): return n
+    def helper(x): return Local().f()
+    @step("acme/one")
+    def ask(message: str) -> str:
+        return prompt(helper(message))
+    return ask
+ask = make({})
+"""
+
+    assert differ(load, program.format(1), program.format(2))
+
+
+def test_an_example_that_cannot_be_seen(load):
+    """It is named by its number."""
+    ask = of(
+        load,
+        """
+class Odd: pass
+@step("acme/one", examples=[((Odd(), [Odd()]), "yes")])
+def ask(one: object, two: object) -> str:
+    '''Say {{ one }} {{ two }}'''
+""",
+    )
+
+    assert ["an example: Odd", "example 1: one"] == sorted(ask.prompt_parts.not_covered)
+
+
+def test_an_expression_of_a_thousand_parts(load):
+    """It is compared by its code object, and its neighbours by their source."""
+    ask = of(load, "def helper(x): return other(x) + " + "+".join(["x"] * 900) + "\ndef other(x): return 1" + ASK)
+
+    assert {"app.helper": "there is no source to read"} == ask.prompt_parts.not_covered
+    assert "app.other" in ask.prompt_parts.uses
+
+
+def test_a_class_that_hides_what_it_is_fails_no_call(load):
+    """It is not covered."""
+    ask = of(
+        load,
+        """
+class Meta(type):
+    @property
+    def __dict__(cls): raise RuntimeError
+class Odd(metaclass=Meta):
+    def f(self): return 1
+def helper(x): return Odd
+"""
+        + ASK,
+    )
+
+    assert {"app.Odd": "it cannot be read: RuntimeError"} == ask.prompt_parts.not_covered
+
+
 def test_a_method_of_an_object_counts_by_its_function(load):
     """What the object holds is said to be unseen."""
     program = (
@@ -434,3 +578,44 @@ def test_the_handler_of_a_model_is_not_looked_at():
         return prompt(message)
 
     assert {} == ask.prompt_parts.not_covered
+
+
+def test_what_a_method_finds_in_its_class_may_be_unseen(load):
+    """The reason is said; what every class has is passed over."""
+    ask = of(
+        load,
+        """
+class Client: pass
+class Desk:
+    client = Client()
+    @step("acme/one")
+    def ask(self, message: str) -> str:
+        return prompt(f"{self.client} {self.__class__} {message}")
+ask = Desk.ask
+""",
+    )
+
+    assert {"self.client": "an object of the class Client, whose state is not read"} == ask.prompt_parts.not_covered
+
+
+def test_a_module_imported_in_the_body_is_followed(load):
+    """As a whole, and by way of another module's import."""
+    program = "def helper(x):\n  import texts\n  from more import INTRO\n  return texts.INTRO + INTRO" + ASK
+    first = of(load, program, texts="from more import INTRO", more="INTRO = 'a'")
+    second = of(load, program, texts="from more import INTRO", more="INTRO = 'b'")
+
+    assert first.prompt_version != second.prompt_version
+
+
+def test_an_object_of_an_installed_package_is_not_read(load):
+    """Its class is named."""
+    ask = of(load, "import jinja2\nE = jinja2.Environment()\ndef helper(x): return E" + ASK)
+
+    assert {"E": "an object of the class Environment, whose state is not read"} == ask.prompt_parts.not_covered
+
+
+def test_the_handle_of_a_compiled_package_is_not_followed(load):
+    """It says which package it is of."""
+    ask = of(load, "from markupsafe import _speedups as m\nF = [m._escape_inner]\ndef helper(x): return F" + ASK)
+
+    assert ["F: builtin_function_or_method"] == list(ask.prompt_parts.not_covered)
