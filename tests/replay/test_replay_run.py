@@ -210,6 +210,8 @@ async def test_a_changed_prompt_asks_its_step_and_what_follows(runtime):
     assert ["chain/triage", "chain/draft"] == [one.key for one in played.divergences]
     assert "was given other inputs" == played.divergences[1].what
     assert (False, 2, 0) == (played.equal, played.requests, played.nodes)
+    assert [None, True] == [one.new_inputs and one.new_inputs["ticket"]["urgent"] for one in played.report.pairs]
+    assert {"triage: urgent", "triage: category", "draft: (answer)"} == {*played.report.fields}
 
 
 async def test_a_changed_prompt_with_an_equal_answer_changes_nothing_else(runtime):

@@ -139,6 +139,7 @@ async def test_a_replay_is_no_record_of_what_was(recorded, triage, runtime):
     await replay_step(triage, prompt=OTHER)
     await runtime.journal.settled()
     again = await replay_step(triage, prompt=OTHER)
+    await runtime.journal.settled()
 
     assert 3 == len(again.pairs)
     assert [(6,)] == rows(runtime, "SELECT count(*) FROM runs WHERE command LIKE '{\"replay\"%'")
