@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llmflow.cli._failures import EXIT_REFUSED, EXIT_RUN_FAILED, Failure, UsageError
 from llmflow.cli._journal_file import check_journal, find_run
 from llmflow.cli._moments import window
+from llmflow.cli._printable import escaped
 from llmflow.cli._replay_find import StepFinder, find_judge, read_prompt
 from llmflow.cli._replay_plan import show_plan_of_answers, show_plan_of_run
 from llmflow.cli._replay_words import run_sentence, show_report, show_run_replay
@@ -195,7 +196,7 @@ def _lines(wanted: Wanted) -> Generator[Callable[[Pair], None]]:
 
 
 def _line(pair: Pair) -> str:
-    return json.dumps(pair.to_dict(), ensure_ascii=False)
+    return escaped(json.dumps(pair.to_dict(), ensure_ascii=False))
 
 
 def _pairs(wanted: Wanted, report: Report) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -251,6 +252,23 @@ async def test_the_recorded_run_is_left_alone(runtime):
     assert before == rows(run.run_id)
     assert run == the_run(runtime)
     assert (played.new_run_id, 3) == (played.new_run_id, len(rows(played.new_run_id or "")))
+
+
+async def test_a_run_id_is_left_behind(runtime):
+    """A flow with a run id is replayed as another run."""
+    named = chain.with_(run_id="one")
+    run = await record(runtime, named, "a crash")
+    played = await replay_run(named, run, step="triage", prompt=OTHER)
+
+    assert ("one", 2, True) == (run.run_id, played.requests, played.new_run_id not in ("one", None))
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "cancelled"])
+async def test_a_run_that_has_not_ended_is_refused(runtime, status):
+    """What was not reached would be asked for the first time: that is what resuming is for."""
+    run = replace(await record(runtime, chain, "a crash"), status=status)
+    with pytest.raises(DefinitionError, match=f"is {status}; a run is replayed once it has ended"):
+        await replay_run(chain, run)
 
 
 async def test_a_changed_graph_is_reported(runtime):
