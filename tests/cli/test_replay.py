@@ -354,6 +354,21 @@ def test_what_a_model_wrote_does_not_reach_the_terminal_as_it_is(llmflow, home):
     assert not {"\x1b", "\x9b"} & {*ran.out, *ran.err}
 
 
+@pytest.mark.parametrize(
+    "what", [("last",), ("last", "--step", "triage"), ("--step", "triage", "--target", "own.py:support")]
+)
+def test_a_module_that_makes_a_runtime(shell, home, what):
+    """The runtime of the program's own module is what is replayed in, and nothing is asked where nothing changed."""
+    own = '\nimport llmflow\nllmflow.Runtime(journal="sqlite:///.llmflow/llmflow.db").install()\n'
+    (home / "own.py").write_text(PROGRAM + own)
+    assert 0 == shell("run", "own.py:support", "-i", "a crash", "-q").code
+    ran = shell("replay", *what)
+    changed = shell("replay", *what, "--model", "nowhere/one")
+
+    assert (0, [(2,)]) == (ran.code, rows(home, "SELECT count(*) FROM attempts"))
+    assert (2, True) == (changed.code, "no provider is called 'nowhere'" in changed.err)
+
+
 def test_code_that_is_gone_is_counted(llmflow, shell, recorded, home):
     """Answers whose code is not where it was are left out; --target says where it is now."""
     (home / "desk.py").rename(home / "moved.py")
