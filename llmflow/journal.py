@@ -207,10 +207,12 @@ class Claimed(Protocol):
         state: `new`; `resumed` for one that had ended without a value, or whose process is gone; `finished` for one that
             has its value; `busy` for one that somebody else is running.
         run: The run as it was before, None when it is new.
+        is_ours: Whether it is this process that runs it.
     """
 
     state: Literal["new", "resumed", "finished", "busy"]
     run: RecordedRun | None
+    is_ours: bool
 
     def find(self, key: str, /) -> RecordedNode | None:
         """Return what is recorded of one of its nodes."""

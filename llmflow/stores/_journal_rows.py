@@ -175,7 +175,7 @@ class Rows:
         inputs, changed = self._redacted(note.inputs, note.redactors)
         return (
             *(note.run_id, note.target, note.kind, note.ref, note.command, note.started, note.tenant, _json(note.tags)),
-            *(note.graph, note.input_hash, inputs, "redacted" if changed else "whole", note.named),
+            *(note.graph, note.input_hash, inputs, "redacted-inputs" if changed else "whole", note.named),
             *(myself(), note.started + LEASE),
         )
 

@@ -26,7 +26,8 @@ JOURNAL_SCHEMA = (
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; of a single step or task it is in nodes
-        content TEXT NOT NULL DEFAULT 'whole', -- redacted: texts of inputs or output were changed before they were stored
+        content TEXT NOT NULL DEFAULT 'whole', -- redacted: texts of the output were changed before it was stored, and
+            -- perhaps of the inputs; redacted-inputs: only of the inputs
         resumed INTEGER NOT NULL DEFAULT 0, -- how often it was taken up again
         named INTEGER NOT NULL DEFAULT 0, -- whether somebody gave it its id
         owner TEXT, -- the process that runs it
