@@ -22,7 +22,6 @@ from llmflow import (
     Budget,
     BudgetExceeded,
     Cache,
-    Deadline,
     DefinitionError,
     Fallback,
     Hedge,
