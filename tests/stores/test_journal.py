@@ -323,7 +323,7 @@ async def test_whose_claim_is_cancelled_has_no_run(journal, path):
         with anyio.fail_after(10):
             while (state := (await journal.claim(opened())).state) == "busy":
                 await anyio.sleep(0.01)
-        assert "resumed" == state
+        assert state in ("new", "resumed")  # whichever thread came first
         journal.write(closed())
 
 
