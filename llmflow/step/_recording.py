@@ -66,6 +66,7 @@ class Recording:
         self._occurrences: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._is_patient = True
+        self._graph: str | None = None
         self._started = self._began = 0.0
 
     # -- the run -------------------------------------------------------------------------------------------------------
@@ -95,6 +96,7 @@ class Recording:
             except BaseException as exc:
                 self.close(exc)
                 raise
+            self._graph = opened.graph
         return None
 
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
@@ -177,6 +179,7 @@ class Recording:
                 error=None if error is None else type(error).__name__,
                 message=_message(error),
                 output=output,
+                graph=self._graph,
                 redactors=self._recorder.redactors(self._unit.name) if output is not None else (),
             )
         )

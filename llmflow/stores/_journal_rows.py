@@ -35,7 +35,7 @@ OPEN = (
 )
 _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
-    " content = ?, owner = NULL, lease = NULL WHERE run_id = ?"
+    " content = ?, graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
 )
 _ENDED = (
     "INSERT INTO runs (run_id, target, kind, status, started, finished, latency_s, error)"
@@ -182,7 +182,7 @@ class Rows:
         self._drop_held(note.run_id)
         output, changed = self._redacted(note.output, note.redactors)
         said = (note.status, note.finished, note.latency_s, note.error, note.message, output)
-        row = (*said, "redacted" if changed else None, note.run_id)
+        row = (*said, "redacted" if changed else None, note.graph, note.run_id)
         self._rows.append((_CLOSE, row))
 
     def _run_finished(self, time: float, event: RunFinished, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002
