@@ -92,7 +92,7 @@ class Recording:
             self._claimed = claimed
             try:
                 self._run.spent = claimed.spent()
-                self._recorder.check_changes(self._unit, claimed, opened, self._run.id)
+                self._recorder.check_changes(self._unit, claimed, opened, inputs)
             except BaseException as exc:
                 self.close(exc)
                 raise

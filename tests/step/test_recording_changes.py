@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections import Counter
 
+import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -167,6 +168,44 @@ async def test_a_changed_prompt_is_refused(path, model):
             await unit.with_(run_id="a")("x")
 
     assert {"Ask": 1, "Last": 1} == model.count
+
+
+async def test_a_changed_constant_is_refused_before_what_is_beside_it_is_sent(path):
+    """A node that did not finish has nothing to wait for; it is not sent in vain."""
+    count = Counter()
+    gate = anyio.Event()
+
+    async def answer(request):
+        word = request.messages[-1].content
+        count[word] += 1
+        if word == "slow":
+            await gate.wait()
+            raise BadRequest("no", status=400)
+        gate.set()
+        return "fine"
+
+    def program(deep):
+        @step(Model("fake/one", handler=answer))
+        def ask(words: list[str], more: dict[str, str]) -> str:
+            return prompt(words[0])
+
+        @flow
+        async def work(words: tuple[str, str]) -> str:
+            slow, _ = await gather(ask([words[1]], {}), ask([words[0]], {"a": deep}))
+            return slow
+
+        return work.with_(run_id="a")
+
+    async with Runtime(journal=f"sqlite:///{path}"):
+        with pytest.raises(BadRequest):
+            await program("x")(("quick", "slow"))
+        with pytest.raises(RunConflict, match=r"since it began: step 'ask' \(work/ask#2\) was given other inputs"):
+            await program("y")(("quick", "slow"))
+        assert {"quick": 1, "slow": 1} == count
+        with pytest.raises(BadRequest):
+            await program("x")(("quick", "slow"))
+
+    assert {"quick": 1, "slow": 2} == count
 
 
 @pytest.mark.parametrize(
