@@ -68,6 +68,7 @@ class Recording:
         self._occurrences: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._is_patient = True
+        self._graph: str | None = None
         self._started = self._began = 0.0
         self._losses = 0
         self._inputs: Mapping[str, object] | None = None
@@ -98,10 +99,11 @@ class Recording:
             self._claimed = claimed
             try:
                 self._run.spent = claimed.spent()
-                self._recorder.check_changes(self._unit, claimed, opened, self._run.id)
+                self._recorder.check_changes(self._unit, claimed, opened, inputs)
             except BaseException as exc:
                 self.close(exc)
                 raise
+            self._graph = opened.graph
         return None
 
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
@@ -197,6 +199,7 @@ class Recording:
                 error=None if error is None else type(error).__name__,
                 message=_message(error),
                 output=output,
+                graph=self._graph,
                 redactors=self._recorder.redactors(self._unit.name) if output is not None else (),
             )
         )

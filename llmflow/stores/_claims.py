@@ -22,7 +22,7 @@ _FIND = f"SELECT {_NODE} FROM nodes WHERE run_id = ? AND key = ?"
 _GET_RUN = f"SELECT owner, lease, {_RUN} FROM runs WHERE run_id = ?"
 _TAKE = (
     "UPDATE runs SET status = 'running', owner = ?, lease = ?, named = 1, resumed = resumed + 1, finished = NULL,"
-    " graph = ?, error = NULL, message = NULL WHERE run_id = ?"
+    " error = NULL, message = NULL WHERE run_id = ?"
 )
 _UNCERTAIN = "UPDATE attempts SET outcome = 'uncertain', cost_nano = reserved_nano WHERE run_id = ? AND outcome IS NULL"
 _VERSIONS = "SELECT key, name, kind, prompt_version FROM nodes WHERE run_id = ? AND status = 'ok'"
@@ -114,7 +114,7 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
     is_ours = owner == myself()
     if known.status == "running" and (mine if is_ours else is_alive(owner, lease, now)):
         return Claim("busy", run.run_id, known, reading, is_ours=is_ours)
-    connection.execute(_TAKE, (myself(), now + LEASE, run.graph, run.run_id))
+    connection.execute(_TAKE, (myself(), now + LEASE, run.run_id))
     connection.execute(_UNCERTAIN, (run.run_id,))
     return Claim("resumed", run.run_id, known, reading)
 

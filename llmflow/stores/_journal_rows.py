@@ -35,7 +35,7 @@ OPEN = (
 )
 _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
-    " content = coalesce(?, content), owner = NULL, lease = NULL WHERE run_id = ?"
+    " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
 )
 _ENDED = (
     "INSERT INTO runs (run_id, target, kind, status, started, finished, latency_s, error)"
@@ -182,8 +182,9 @@ class Rows:
     def _closed(self, _: float, note: RunClosed, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002  # the run has them
         self._drop_held(note.run_id)
         output, changed = self._redacted(note.output, note.redactors)
-        row = (note.status, note.finished, note.latency_s, note.error, note.message, output)
-        self._rows.append((_CLOSE, (*row, "redacted" if changed else None, note.run_id)))
+        said = (note.status, note.finished, note.latency_s, note.error, note.message, output)
+        row = (*said, "redacted" if changed else None, note.graph, note.run_id)
+        self._rows.append((_CLOSE, row))
 
     def _run_finished(self, time: float, event: RunFinished, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002
         status = "ok" if event.error is None else "cancelled" if event.error == "cancelled" else "failed"
