@@ -57,7 +57,8 @@ def restore(unit: Unit[..., Any], data: bytes, hashed: str | None) -> Restored:
         msg = f"parameter {missing[0]!r} was not given then"
         raise Misfit(msg)
     restored = Restored({name: _restored(unit, name, value) for name, value in given.items() if name not in unit.fixed})
-    restored.is_exact = hashed is None or input_hash(unit.inputs((), dict(restored))) == hashed
+    whole = {**unit.fixed, **restored}
+    restored.is_exact = hashed is None or input_hash({name: whole[name] for name in given}) == hashed  # in its order
     return restored
 
 
@@ -79,9 +80,9 @@ def _restored(unit: Unit[..., Any], name: str, value: object) -> object:
 
 def _first_problem(exc: ValueError) -> str:
     """Return the first thing that pydantic has against a value, without the value."""
-    cause: Any = exc.__context__
+    cause = exc.__cause__
     if not isinstance(cause, ValidationError):
-        return str(exc).splitlines()[-1]
+        return str(exc)
     first = cause.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]

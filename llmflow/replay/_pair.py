@@ -29,6 +29,7 @@ class Pair:
     Attributes:
         run_id: The recorded run, and with `key` the place of the answer in it.
         inputs: The arguments by name, as JSON has them.
+        new_inputs: Those of the new answer, where they are others: in a whole run, behind an answer that is not as it was.
         recorded: The recorded answer as JSON has it.
         new: The new one; the recorded one where nothing was asked, None where it failed.
         asked: Whether a request was made for it. None is when prompt and model are those that gave the recorded answer.
@@ -47,6 +48,7 @@ class Pair:
     inputs: Any
     recorded: Any
     new: Any = None
+    new_inputs: Any = None
     asked: bool = False
     why: str | None = None
     fields: Mapping[str, FieldState] = field(default_factory=dict[str, FieldState])
@@ -81,6 +83,7 @@ class Pair:
             "inputs": self.inputs,
             "recorded": self.recorded,
             "new": self.new,
+            "new_inputs": self.new_inputs,
             "equal": self.equal,
             "fields": dict(self.fields),
             "error": None if self.error is None else {"type": self.error, "message": self.message},

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from llmflow import errors
 from llmflow.errors import StepError
 from llmflow.messages import Result
@@ -212,12 +214,13 @@ class Replaying(Recording):
             if compared is not None:
                 version = getattr(unit, "prompt_version", None)
                 pair = failed_pair(compared, exc, what, self._clock.monotonic() - began, version)
-                script.pairs.append((pair, None))
+                script.pairs.append((_with_inputs(pair, inputs_as_json(inputs)), None))
             raise
         if unit.kind == "step":
             script.pay(len(result.attempts), result.cost_usd)
         if compared is not None:
             pair = new_pair(compared, unit, result, what)
+            pair = _with_inputs(pair, inputs_as_json(inputs))
             script.pairs.append((pair, _Asked(compared, inputs, result.value, unit)))
         return result
 
@@ -231,6 +234,12 @@ class Replaying(Recording):
             step=unit.name,
             recorded=True,
         )
+
+
+def _with_inputs(pair: Pair, given: bytes | None) -> Pair:
+    """Return a pair with the inputs of its new answer, if they are not those of the recorded one."""
+    inputs: Any = None if given is None else from_json(given)
+    return pair if inputs is None or inputs == pair.inputs else replace(pair, new_inputs=inputs)
 
 
 def _alike(one: Divergence, other: Divergence) -> bool:

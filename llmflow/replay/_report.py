@@ -118,11 +118,12 @@ class Report:
 
     @cached_property
     def fields(self) -> Mapping[str, Agreement]:
-        """How often each field agrees, those that agree least first."""
+        """How often each field agrees, those that agree least first; where there are several steps, behind their names."""
+        several = len({pair.step for pair in self.pairs}) > 1
         counts: dict[str, Counter[FieldState]] = {}
         for pair in self.pairs:
             for path, state in pair.fields.items():
-                counts.setdefault(path, Counter())[state] += 1
+                counts.setdefault(f"{pair.step}: {path}" if several else path, Counter())[state] += 1
         made = {path: _agreement(count) for path, count in counts.items()}
         return dict(sorted(made.items(), key=lambda one: one[1].equal - one[1].total))
 

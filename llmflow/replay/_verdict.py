@@ -31,7 +31,7 @@ def _parts(report: Report) -> Iterator[str]:
     elif not asked:
         yield f"{_answers(total)} {_stand(total)}: same prompt, same model, 0 requests"
     else:
-        yield f"{report.equal:,} of {_answers(total)} {'agrees' if report.equal == 1 else 'agree'}"
+        yield f"{report.equal:,} of {total:,} answers {'agrees' if report.equal == 1 else 'agree'}"
         if asked < total:
             yield f"{total - asked:,} {_stand(total - asked)}"
         yield from _differences(report)

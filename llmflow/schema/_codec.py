@@ -65,7 +65,9 @@ class Codec:
             try:
                 return self._read(data, **way[1])
             except Exception as exc:  # noqa: BLE001  # an author's own validator may raise anything
-                error = error or ValueError(str(exc))
+                if error is None:
+                    error = ValueError(str(exc))
+                    error.__cause__ = exc
         assert error is not None
         raise error
 
