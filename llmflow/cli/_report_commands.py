@@ -80,7 +80,8 @@ def runs(
     if (before := delete_before or forget_before) is not None:
         from llmflow.cli._forget import forget_runs
 
-        return forget_runs(before=before, all_of_it=delete_before is not None)
+        forget_runs(before=before, all_of_it=delete_before is not None)
+        return
     show_runs(target=target, status=status, tenant=tenant, since=since, until=until, limit=limit, as_json=as_json)
 
 
