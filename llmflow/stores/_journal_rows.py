@@ -51,7 +51,10 @@ _STARTED = (
     " prompt_version, tenant, tags) VALUES (?, ?, 'attempt', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({', '.join('?' * 24)})"
-_PROMPT = "INSERT OR IGNORE INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
+_PROMPT = (
+    "INSERT INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET label = coalesce(excluded.label, label)"
+)
 _GRAPH = "INSERT OR IGNORE INTO graphs (graph, target, nodes, first_seen) VALUES (?, ?, ?, ?)"
 _UNKNOWN = Usage()
 _LARGEST = 2**63 - 1
