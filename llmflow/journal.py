@@ -77,7 +77,12 @@ class RunOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunClosed:
-    """An outermost call has ended; `output` is its value as JSON, None when it is not stored here."""
+    """An outermost call has ended.
+
+    Attributes:
+        output: Its value as JSON, None when it is not stored here.
+        graph: Hash of the graph it went on with after it was taken up; None when that is the one it began with.
+    """
 
     run_id: str
     status: RunStatus
@@ -86,6 +91,7 @@ class RunClosed:
     error: str | None = None
     message: str | None = None
     output: bytes | None = None
+    graph: str | None = None
     redactors: Sequence[Redactor] = ()
 
 
@@ -207,10 +213,12 @@ class Claimed(Protocol):
         state: `new`; `resumed` for one that had ended without a value, or whose process is gone; `finished` for one that
             has its value; `busy` for one that somebody else is running.
         run: The run as it was before, None when it is new.
+        is_ours: Whether it is this process that runs it.
     """
 
     state: Literal["new", "resumed", "finished", "busy"]
     run: RecordedRun | None
+    is_ours: bool
 
     def find(self, key: str, /) -> RecordedNode | None:
         """Return what is recorded of one of its nodes."""

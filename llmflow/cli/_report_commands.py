@@ -50,16 +50,38 @@ def runs(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many runs to list.")] = 20,
+    forget_before: Annotated[
+        str | None,
+        typer.Option(
+            "--forget-before",
+            metavar="WHEN",
+            help="Drop the inputs and outputs of runs that began before: 30d, or a date. What they cost stays.",
+            show_default=False,
+        ),
+    ] = None,
+    delete_before: Annotated[
+        str | None,
+        typer.Option(
+            "--delete-before", metavar="WHEN", help="Drop everything about runs that began before.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what was run, the latest first.
+    """List what was run, the latest first; or forget what is old.
 
-    [bold]Example[/]
+    [bold]Examples[/]
 
     [cyan]llmflow runs --status failed --since 24h[/]
+
+    [cyan]llmflow runs --forget-before 30d[/]
     """
     from llmflow.cli._runs import show_runs  # --help needs none of it
 
+    if (before := delete_before or forget_before) is not None:
+        from llmflow.cli._forget import forget_runs
+
+        forget_runs(before=before, all_of_it=delete_before is not None)
+        return
     show_runs(target=target, status=status, tenant=tenant, since=since, until=until, limit=limit, as_json=as_json)
 
 

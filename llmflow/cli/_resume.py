@@ -64,7 +64,7 @@ def _resume_call(unit: Unit[..., Any], found: RecordedRun, runtime: Runtime, *, 
 
 def _inputs(found: RecordedRun) -> dict[str, Any]:
     """Return the arguments of a run as JSON has them."""
-    if found.content == "redacted":
+    if found.content != "whole":
         raise UsageError(
             f"texts in the inputs of run {found.run_id!r} were redacted before they were stored",
             f"Call {found.target!r} again in your program, with the same inputs and run_id={found.run_id!r}.",

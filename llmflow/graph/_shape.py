@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from llmflow.graph._ir import Constant, Input, Structure
+
 if TYPE_CHECKING:
-    from llmflow.graph._ir import Graph, Node
+    from llmflow.graph._ir import Graph, Node, Operand
     from llmflow.step import Unit
 
 __all__ = ["Shape"]
@@ -40,6 +42,12 @@ class Shape:
         nodes = self.graph.walk()
         return {node.key: node.unit for node in nodes if node.unit is not None and node.unit.kind == "step"}
 
+    def known(self, inputs: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield key and arguments of each call that waits for no other node, as the flow's inputs decide them."""
+        for node in self.graph.walk():
+            if node.kind == "call" and not node.after:
+                yield node.key, {name: _value(operand, inputs) for name, operand in node.inputs.items()}
+
     def differences(self, nodes: str) -> Iterator[str]:
         """Yield in words what is different in the shape that was."""
         was = cast("dict[str, list[Any]]", json.loads(nodes))
@@ -53,6 +61,20 @@ class Shape:
                 yield f"{key!r} is {kind} {name!r} and was {was[key][0]} {was[key][1]!r}"
             if after != was[key][2]:
                 yield f"{key!r} comes after {_said(after)} and came after {_said(was[key][2])}"
+
+
+def _value(operand: Operand, inputs: Mapping[str, object]) -> Any:
+    """Return what an operand is that refers to no node."""
+    if isinstance(operand, Constant):
+        return operand.value
+    if isinstance(operand, Structure):
+        items = [_value(item, inputs) for item in operand.items]
+        return dict(zip(operand.keys, items, strict=True)) if operand.kind is dict else operand.kind(items)
+    assert isinstance(operand, Input)
+    value: Any = inputs[operand.name]
+    for how, key in operand.path:
+        value = getattr(value, key) if how == "attr" else value[key]
+    return value
 
 
 def _kind(node: Node) -> str:

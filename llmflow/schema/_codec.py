@@ -108,7 +108,7 @@ def _same(value: Any, again: Any) -> bool:
     """Whether two values are the same in every part: an enum in a list is not the text that it equals, nor 1 True."""
     if type(value) is not type(again):
         return False
-    if isinstance(value, list) and _is_plain(value, again):
+    if isinstance(value, list) and _is_plain(cast("list[object]", value), again):
         return True
     parts = _parts(value)
     if parts is None:
@@ -120,11 +120,12 @@ def _same(value: Any, again: Any) -> bool:
 def _parts(value: Any) -> list[Any] | None:
     """Return what a value consists of, None for what has no parts."""
     if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
+        named = cast("Mapping[object, Any]", value)
+        return [*named.keys(), *named.values()]
     if isinstance(value, list | tuple):
         return list(cast("Sequence[Any]", value))
     if hasattr(value, "__pydantic_fields__") and not is_dataclass(value):
-        fields: Mapping[str, Any] = type(value).__pydantic_fields__
+        fields: Mapping[str, Any] = getattr(cast("object", type(value)), "__pydantic_fields__", {})
         private = getattr(value, "__pydantic_private__", None)
         return [*(value.__dict__.get(name) for name in fields), value.__pydantic_extra__, private]
     if is_dataclass(value):
@@ -153,4 +154,7 @@ def _is_equal(value: Any, again: Any) -> bool:
 
 def _kinds(value: Any) -> object:
     """Return the members of a set with their types, which have no order to be compared in."""
-    return {(type(one), one) for one in cast("set[Any]", value)} if isinstance(value, set | frozenset) else None
+    if not isinstance(value, set | frozenset):
+        return None
+    members: set[Any] = cast("set[Any]", value)
+    return {(cast("Any", type(one)), one) for one in members}

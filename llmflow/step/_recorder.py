@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmflow.errors import DefinitionError, RunConflict
 from llmflow.journal import GraphSeen, PromptSeen
-from llmflow.step._recording import HOW_TO_GO_ON, Recording
+from llmflow.step._recording import HOW_TO_GO_ON, Recording, input_hash
 
 if TYPE_CHECKING:
     from llmflow.context import Run
@@ -45,6 +45,10 @@ class Shape(Protocol):
     @property
     def steps(self) -> Mapping[str, Unit[..., Any]]:
         """The steps by key."""
+        ...
+
+    def known(self, inputs: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
+        """Yield key and arguments of each call that waits for no other node."""
         ...
 
     def differences(self, nodes: str) -> Iterator[str]:
@@ -171,7 +175,9 @@ class Recorder:
             type(value).__name__,
         )
 
-    def check_changes(self, unit: Unit[..., Any], claimed: Claimed, opened: RunOpened, run_id: str) -> None:
+    def check_changes(
+        self, unit: Unit[..., Any], claimed: Claimed, opened: RunOpened, inputs: Mapping[str, object]
+    ) -> None:
         """Refuse to take a run up whose flow is not what it was, naming every difference.
 
         Raises:
@@ -180,7 +186,8 @@ class Recorder:
         shape = unit.shape if self.on_change == "refuse" else None
         if shape is None:
             return
-        changes = list(self._changed_prompts(shape, claimed))
+        run_id = opened.run_id
+        changes = [*self._changed_prompts(shape, claimed), *_changed_arguments(shape, claimed, inputs)]
         known = None if claimed.run is None else claimed.run.graph
         if known not in (None, opened.graph):
             nodes = claimed.nodes_of(known)
@@ -206,6 +213,14 @@ class Recorder:
             now = self._versions(steps[base])
             if version not in now:
                 yield f"step {name!r} ({base}) was asked with prompt {version}, and would be asked with {' or '.join(now)}"
+
+
+def _changed_arguments(shape: Shape, claimed: Claimed, inputs: Mapping[str, object]) -> Iterator[str]:
+    """Yield the calls that would be given something else: here, before anything is sent beside them."""
+    for key, arguments in shape.known(inputs):
+        found = claimed.find(key)
+        if found is not None and found.status == "ok" and found.input_hash not in (None, input_hash(arguments)):
+            yield f"{found.kind} {found.name!r} ({key}) was given other inputs"
 
 
 def _check_tasks(unit: Unit[..., Any]) -> None:

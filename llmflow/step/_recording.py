@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from llmflow.backend import alarm, cancelled_class
 from llmflow.canonical import canonical
-from llmflow.context import Frame, caller, frame, leave
-from llmflow.errors import DefinitionError, JournalUnavailable, RunConflict
+from llmflow.context import Frame, blocked_loop, caller, frame, leave
+from llmflow.errors import DeadlineExceeded, DefinitionError, JournalUnavailable, RunConflict, StepError
 from llmflow.journal import NodeClosed, RunClosed, RunOpened
 from llmflow.messages import Result
 from llmflow.records import quick
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["OnChange", "Recording", "check_run_id", "content_key", "inner_run", "input_hash", "inputs_as_json"]
 
 logger = logging.getLogger("llmflow")
+
+E = TypeVar("E", bound=StepError)
 
 OnChange: TypeAlias = Literal["refuse", "use-recorded", "rerun-changed"]
 _DIGITS = 32
@@ -66,6 +68,7 @@ class Recording:
         self._occurrences: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._is_patient = True
+        self._graph: str | None = None
         self._started = self._began = 0.0
         self._losses = 0
         self._inputs: Mapping[str, object] | None = None
@@ -73,13 +76,14 @@ class Recording:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    async def begin(self, inputs: Mapping[str, object]) -> Result[Any] | None:
+    async def begin(self, inputs: Mapping[str, object], limit: float = float("inf")) -> Result[Any] | None:
         """Begin the run, or take it up; returns its result when it has one already.
 
-        Waits while somebody else runs it.
+        Waits while somebody else runs it, for as many seconds as the run itself may take.
 
         Raises:
             RunConflict: When it cannot be taken up.
+            DeadlineExceeded: When somebody else has not ended it within the limit.
             JournalUnavailable: When it has an id and cannot be recorded.
         """
         self._started, self._began = self._clock.time(), self._clock.monotonic()
@@ -87,7 +91,7 @@ class Recording:
         if not self.is_named:
             self._journal.write(opened)
             return None
-        claimed = await self._claim(opened)
+        claimed = await self._claim(opened, limit)
         self._losses = getattr(self._journal, "losses", 0)
         if claimed.state == "finished":
             return self._finished(claimed)
@@ -95,10 +99,11 @@ class Recording:
             self._claimed = claimed
             try:
                 self._run.spent = claimed.spent()
-                self._recorder.check_changes(self._unit, claimed, opened, self._run.id)
+                self._recorder.check_changes(self._unit, claimed, opened, inputs)
             except BaseException as exc:
                 self.close(exc)
                 raise
+            self._graph = opened.graph
         return None
 
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
@@ -121,25 +126,36 @@ class Recording:
             redactors=recorder.redactors(unit.name),
         )
 
-    async def _claim(self, opened: RunOpened) -> Claimed:
-        pause = _FIRST_PAUSE
+    async def _claim(self, opened: RunOpened, limit: float) -> Claimed:
+        until, pause = self._began + limit, _FIRST_PAUSE
         while True:
             claimed = await self._journal.claim(opened)
             if claimed.state != "busy":
                 return claimed
             if pause == _FIRST_PAUSE:
-                logger.info("run %r is being run by somebody else; waiting for it", self._run.id)
-                if self._recorder.on_busy is not None:
-                    self._recorder.on_busy(self._run.id)
-            await self._clock.sleep(pause)
+                self._say_busy(claimed)
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                msg = f"run {self._run.id!r} is being run by somebody else, and was not finished within {limit:g} s"
+                raise self._of_the_run(DeadlineExceeded(msg))
+            await self._clock.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _say_busy(self, claimed: Claimed) -> None:
+        """Tell that the run has to be waited for, unless whoever runs it waits for this very call."""
+        if claimed.is_ours and blocked_loop.get() is not None:
+            raise self._conflict(
+                "it is being run in this process, perhaps by the event loop that waits for this .sync() call",
+                "In code that an event loop runs, await the call.",
+            )
+        logger.info("run %r is being run by somebody else; waiting for it", self._run.id)
+        if self._recorder.on_busy is not None:
+            self._recorder.on_busy(self._run.id)
 
     def _finished(self, claimed: Claimed) -> Result[Any]:
         """Return what the run gave when it ran."""
         assert claimed.run is not None
         unit, data, version, model = self._unit, claimed.run.output, None, None
-        if data is not None and claimed.run.content == "redacted" and self._recorder.on_change != "use-recorded":
-            raise self._conflict("its inputs or its value were redacted before they were stored", HOW_TO_GO_ON[0])
         if self._kind != "flow" and (node := claimed.find(unit.name)) is not None:
             data, version, model = node.output, node.prompt_version, node.model
             self._check_content(node)
@@ -183,6 +199,7 @@ class Recording:
                 error=None if error is None else type(error).__name__,
                 message=_message(error),
                 output=output,
+                graph=self._graph,
                 redactors=self._recorder.redactors(self._unit.name) if output is not None else (),
             )
         )
@@ -369,10 +386,14 @@ class Recording:
         )
 
     def _conflict(self, why: str, *notes: str) -> RunConflict:
-        error = RunConflict(f"run {self._run.id!r}: {why}")
-        error.run_id = self._run.id
+        error = self._of_the_run(RunConflict(f"run {self._run.id!r}: {why}"))
         for note in notes:
             error.add_note(note)
+        return error
+
+    def _of_the_run(self, error: E) -> E:
+        error.run_id = self._run.id
+        error.cost_usd = _NOTHING
         return error
 
 
@@ -455,8 +476,9 @@ def _text_of_parts(value: Any) -> str:
     elif isinstance(value, list | tuple):
         parts = [_text(one) for one in cast("Sequence[object]", value)]
     elif is_dataclass(value) or hasattr(value, "__pydantic_fields__"):
-        names = [one.name for one in fields(value)] if is_dataclass(value) else type(value).__pydantic_fields__
-        parts = [f"{name}:{_text(getattr(value, name, None))}" for name in names]
+        known: Mapping[str, object] = getattr(cast("object", type(value)), "__pydantic_fields__", {})
+        names = [one.name for one in fields(value)] if is_dataclass(value) else [*known]
+        parts = [f"{name}:{_text(getattr(cast('object', value), name, None))}" for name in names]
     else:
         return f"?{kind}"
     return f"{kind}({','.join(parts)})"

@@ -202,7 +202,7 @@ class Unit(Generic[P, T]):
         kind: Any = self.kind
         run = around.run
         record = runtime.recorder.open(self, run, kind)
-        if (found := await record.begin(inputs)) is not None:
+        if (found := await record.begin(inputs, getattr(bound, "limit", INFINITE))) is not None:
             return found  # type: ignore[no-any-return]
         run.record = record
         inner = bound if kind == "flow" else _AsNode(self, bound, record)

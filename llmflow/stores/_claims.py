@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from llmflow.errors import RunConflict
 from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
 from llmflow.stores._journal_rows import OPEN, Rows, execute
@@ -20,7 +22,7 @@ _FIND = f"SELECT {_NODE} FROM nodes WHERE run_id = ? AND key = ?"
 _GET_RUN = f"SELECT owner, lease, {_RUN} FROM runs WHERE run_id = ?"
 _TAKE = (
     "UPDATE runs SET status = 'running', owner = ?, lease = ?, named = 1, resumed = resumed + 1, finished = NULL,"
-    " graph = ?, error = NULL, message = NULL WHERE run_id = ?"
+    " error = NULL, message = NULL WHERE run_id = ?"
 )
 _UNCERTAIN = "UPDATE attempts SET outcome = 'uncertain', cost_nano = reserved_nano WHERE run_id = ? AND outcome IS NULL"
 _VERSIONS = "SELECT key, name, kind, prompt_version FROM nodes WHERE run_id = ? AND status = 'ok'"
@@ -45,9 +47,12 @@ class Claim:
         run_id: str,
         run: RecordedRun | None,
         reading: Reading,
+        *,
+        is_ours: bool = True,
     ) -> None:
         self.state = state
         self.run = run
+        self.is_ours = is_ours
         self._run_id = run_id
         self._reading = reading
 
@@ -106,9 +111,10 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
     if known.status == "ok" and run.kind != "map":  # the items of a map may have become more
         return Claim("finished", run.run_id, known, reading)
     owner = _text_or_none(owner)
-    if known.status == "running" and (mine if owner == myself() else is_alive(owner, lease, now)):
-        return Claim("busy", run.run_id, known, reading)
-    connection.execute(_TAKE, (myself(), now + LEASE, run.graph, run.run_id))
+    is_ours = owner == myself()
+    if known.status == "running" and (mine if is_ours else is_alive(owner, lease, now)):
+        return Claim("busy", run.run_id, known, reading, is_ours=is_ours)
+    connection.execute(_TAKE, (myself(), now + LEASE, run.run_id))
     connection.execute(_UNCERTAIN, (run.run_id,))
     return Claim("resumed", run.run_id, known, reading)
 
@@ -118,7 +124,17 @@ def _check(known: RecordedRun, run: RunOpened) -> None:
         msg = f"run {run.run_id!r} is a {known.kind} of {known.target!r}, not a {run.kind} of {run.target!r}; use another run id"
         raise RunConflict(msg)
     if known.input_hash != run.input_hash:
-        raise RunConflict(f"run {run.run_id!r} was begun with other inputs; use another run id for these")
+        which = _differing(known, run)
+        raise RunConflict(f"run {run.run_id!r} was begun with other inputs{which}; use another run id for these")
+
+
+def _differing(known: RecordedRun, run: RunOpened) -> str:
+    """Return which inputs are others, as far as what is stored tells; their values are nobody's business here."""
+    if known.content != "whole" or known.inputs is None or run.inputs is None:
+        return ""
+    before, now = from_json(known.inputs), from_json(run.inputs)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def give_up_dead_runs(connection: Any, now: float) -> None:

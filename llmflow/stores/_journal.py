@@ -105,14 +105,17 @@ class SqliteJournal:
         Raises:
             JournalUnavailable: When it could not be written.
         """
+        await self._written()
+        if self._lost and (around := frame.get()) is not None and around.run.id in self._lost:
+            gone = FileNotFoundError("the file with what the run has done was removed or replaced")
+            raise self._unavailable("written", gone)
+
+    async def _written(self) -> None:
         ticket = self._writes.ticket()
         if ticket is not None:
             await ticket.written.wait()
             if ticket.error is not None:
                 raise self._unavailable("written", ticket.error) from ticket.error
-        if self._lost and (around := frame.get()) is not None and around.run.id in self._lost:
-            gone = FileNotFoundError("the file with what the run has done was removed or replaced")
-            raise self._unavailable("written", gone)
 
     async def claim(self, run: RunOpened, /) -> Claim:
         """Begin a run, or take it up unless somebody else runs it.
@@ -121,7 +124,7 @@ class SqliteJournal:
             RunConflict: When its id was used for something else.
             JournalUnavailable: When the file cannot be read or written.
         """
-        await self.settled()
+        await self._written()
         asked = Asked()
         try:
             return await anyio.to_thread.run_sync(self._claim, run, asked)
@@ -173,16 +176,13 @@ class SqliteJournal:
             try:
                 writer = self._writer_now()
                 writer.execute("BEGIN IMMEDIATE")
-            except (sqlite3.Error, OSError) as exc:
-                raise self._failed_to_claim(exc) from exc
-            try:
                 now, mine = self._clock.time(), run.run_id in self._claimed_here
                 claimed = claim(writer, run, self._rows, now, self._connection_for_reading, mine=mine)
                 writer.execute("COMMIT")
             except RunConflict:
-                writer.execute("ROLLBACK")
+                self._writer.execute("ROLLBACK")
                 raise
-            except (sqlite3.Error, OSError) as exc:
+            except Exception as exc:  # whatever it is, the transaction must not stay open
                 raise self._failed_to_claim(exc) from exc
             if claimed.state in ("new", "resumed"):
                 self._in_work.add(run.run_id)
@@ -233,19 +233,19 @@ class SqliteJournal:
                     execute(writer, statement, values)
                 writer.execute("COMMIT")
                 self._beat(writer)
-            except (sqlite3.Error, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001  # whatever it is, the transaction must not stay open
                 self._close_writer()
                 return exc
         return None
 
     def _writer_now(self) -> Any:
-        if self._writer is not None and self._database.file_id() != self._file:
-            self._close_writer()  # the file was deleted, or another one put in its place
+        if self._file is not None and self._database.file_id() != self._file:
+            self._close_writer()  # the file was deleted or set aside, or another one put in its place
+            self._file = None
+            self._lost |= self._in_work
         if self._writer is None:
             self._writer = self._database.open_writer()
-            before, self._file = self._file, self._database.file_id()
-            if before not in (None, self._file):
-                self._lost |= self._in_work
+            self._file = self._database.file_id()
             self._writer.execute("BEGIN IMMEDIATE")
             give_up_dead_runs(self._writer, self._clock.time())
             self._writer.execute("COMMIT")

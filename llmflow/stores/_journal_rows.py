@@ -35,7 +35,7 @@ OPEN = (
 )
 _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
-    " content = coalesce(?, content), owner = NULL, lease = NULL WHERE run_id = ?"
+    " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
 )
 _ENDED = (
     "INSERT INTO runs (run_id, target, kind, status, started, finished, latency_s, error)"
@@ -51,7 +51,10 @@ _STARTED = (
     " prompt_version, tenant, tags) VALUES (?, ?, 'attempt', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({', '.join('?' * 24)})"
-_PROMPT = "INSERT OR IGNORE INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
+_PROMPT = (
+    "INSERT INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET label = coalesce(excluded.label, label)"
+)
 _GRAPH = "INSERT OR IGNORE INTO graphs (graph, target, nodes, first_seen) VALUES (?, ?, ?, ?)"
 _UNKNOWN = Usage()
 _LARGEST = 2**63 - 1
@@ -175,15 +178,16 @@ class Rows:
         inputs, changed = self._redacted(note.inputs, note.redactors)
         return (
             *(note.run_id, note.target, note.kind, note.ref, note.command, note.started, note.tenant, _json(note.tags)),
-            *(note.graph, note.input_hash, inputs, "redacted" if changed else "whole", note.named),
+            *(note.graph, note.input_hash, inputs, "redacted-inputs" if changed else "whole", note.named),
             *(myself(), note.started + LEASE),
         )
 
     def _closed(self, _: float, note: RunClosed, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002  # the run has them
         self._drop_held(note.run_id)
         output, changed = self._redacted(note.output, note.redactors)
-        row = (note.status, note.finished, note.latency_s, note.error, note.message, output)
-        self._rows.append((_CLOSE, (*row, "redacted" if changed else None, note.run_id)))
+        said = (note.status, note.finished, note.latency_s, note.error, note.message, output)
+        row = (*said, "redacted" if changed else None, note.graph, note.run_id)
+        self._rows.append((_CLOSE, row))
 
     def _run_finished(self, time: float, event: RunFinished, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002
         status = "ok" if event.error is None else "cancelled" if event.error == "cancelled" else "failed"

@@ -14,7 +14,7 @@ from llmflow.cli._moments import day_and_time, moment, window
 from llmflow.cli._printable import escaped, printable
 from llmflow.cli._runs import parsed
 from llmflow.cli._spend import plain_spend, range_of, short, spend_notes
-from llmflow.cli._stats import _share
+from llmflow.cli._stats import share
 from llmflow.stores._report_groups import Window
 from llmflow.stores._report_records import Spend
 
@@ -113,7 +113,7 @@ def test_unknown_money_is_null():
 )
 def test_a_share_is_all_only_when_it_is(part, whole, said):
     """99.99 % valid is not 100 %."""
-    assert said == _share(part, whole)
+    assert said == share(part, whole)
 
 
 def test_json_of_the_journal_may_be_none():
