@@ -9,7 +9,7 @@ import pytest
 
 from llmflow import Deadline, DefinitionError, Fallback, RateLimit, Retry, flow, prompt, step, task
 from llmflow.journal import RecordedAnswer
-from llmflow.replay import Judgement, Pair, Report, RunReplay, share, step_in, verdict
+from llmflow.replay import Divergence, Judgement, Pair, Report, RunReplay, share, step_in, verdict
 from llmflow.replay._inputs import Misfit, restore
 
 from .conftest import Asked, Ticket
@@ -249,3 +249,42 @@ async def test_a_judge_with_a_definition_error_ends_the_replay():
 
     with pytest.raises(DefinitionError, match="nowhere"):
         await judge(who, {}, 1, 2)
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def test_long_tables_are_cut(capsys):
+    """At most twenty fields and divergences are shown, and the number of the others."""
+    from llmflow.cli._replay_words import show_run_replay
+
+    pairs = [
+        pair(
+            fields={f"f{one:02}": "different" for one in range(23)},
+            is_exact=False,
+            model=f"m/{one}",
+            cost_usd=None,
+            judgement=Judgement(verdict="better", score=0.75),
+        )
+        for one in range(4)
+    ]
+    gone = [Divergence(key=f"k\x1b{one}", name="s", kind="step", what="is gone") for one in range(22)]
+    show_run_replay(played(report=Report(pairs=pairs), divergences=gone))
+    shown = capsys.readouterr().err
+
+    assert all(said in shown for said in ("and 3 more", "and 2 more", "m/0, m/1 and 2 more", "0.75", "unknown"))
+    assert "4 answers asked with inputs that are not what they were: their types have changed" in shown
+    assert "f20" not in shown
+    assert "\x1b" not in shown
+
+
+def test_nothing_to_ask_shows_no_table(capsys):
+    """One sentence is enough."""
+    from llmflow.cli._replay_words import show_report
+
+    show_report(Report(pairs=[pair(asked=False)], skipped={"gone": 1}))
+
+    assert [
+        "1 answer left out: gone",
+        "1 answer stands as recorded: same prompt, same model, 0 requests; 1 answer could not be replayed",
+    ] == capsys.readouterr().err.splitlines()
