@@ -142,7 +142,7 @@ class Replaying(Recording):
     def chose(self, key: str) -> bool:
         """Whether a fallback is taken at once: only where the failure that was recorded cannot be raised again."""
         found = self._script.past.find(key)
-        return found is not None and found.kind == "or_else" and _class_of(found.error) is None
+        return found is not None and found.kind == "or_else" and _made_again(found.error, "") is None
 
     async def node(
         self, key: str, unit: Unit[..., Any], bound: Bound, inputs: dict[str, object], around: Frame
@@ -191,7 +191,9 @@ class Replaying(Recording):
         asked, models = self._script.past.models(found.key), models_of(bound)
         if asked and models and models[0] not in asked:
             return f"failed with {' and '.join(sorted(asked))}, and would be asked of {' or '.join(models)}"
-        return None if _class_of(found.error) is not None else "failed with what cannot be raised again"
+        if found.kind == "task" or _made_again(found.error, "") is not None:
+            return None
+        return "failed with what cannot be raised again"
 
     async def _ask(  # noqa: PLR0917  # a part of `node`
         self,
@@ -246,20 +248,20 @@ def _alike(one: Divergence, other: Divergence) -> bool:
     return one.name == other.name and _VARIABLE.sub("", one.key) == _VARIABLE.sub("", other.key)
 
 
-def _class_of(name: str | None) -> type[Exception] | None:
-    """Return the class of a recorded failure, None when it is neither llmflow's nor Python's own."""
-    found: object = getattr(errors, name or "", None) or getattr(builtins, name or "", None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+def _made_again(name: str | None, message: str) -> Exception | None:
+    """Return a failure of a class by name; None when that is neither llmflow's nor Python's own, or wants more."""
+    kind: object = getattr(errors, name or "", None) or getattr(builtins, name or "", None)
+    if not isinstance(kind, type) or not issubclass(kind, Exception):
+        return None
+    try:
+        return kind(message)
+    except TypeError:
+        return None
 
 
 def _failure(found: RecordedAnswer) -> Exception:
     """Return what a node failed with, as far as it can be made again."""
-    kind = _class_of(found.error)
-    assert kind is not None
-    try:
-        error = kind(found.message or "")
-    except TypeError:  # a class that wants more than a text
-        error = StepError(f"{found.error}: {found.message}")
+    error = _made_again(found.error, found.message or "") or StepError(f"{found.error}: {found.message}")
     if isinstance(error, StepError):
         error.step, error.cost_usd = found.name, _NOTHING
     error.add_note("It failed so when it was recorded; nothing was asked.")

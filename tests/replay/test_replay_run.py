@@ -380,7 +380,32 @@ def usual(number: int) -> int:
     raise ZeroDivisionError(number)
 
 
-@pytest.mark.parametrize(("unit", "error"), [(odd, Odd), (usual, ZeroDivisionError)])
+@task
+def undecodable(number: int) -> int:
+    RAN.append("undecodable")
+    b"\xff".decode()
+    return number
+
+
+@pytest.mark.parametrize(("unit", "name"), [(undecodable, "UnicodeDecodeError"), (odd, "Odd")])
+async def test_a_failure_that_cannot_be_made_again_is_told_in_words(runtime, unit, name):
+    """It becomes a StepError that names it; the task is not run for that."""
+
+    @flow(name="broken_text")
+    async def broken_text(number: int) -> int:
+        return await unit(number)
+
+    with pytest.raises((UnicodeDecodeError, Odd)):
+        await broken_text(1)
+    await runtime.journal.settled()
+    RAN.clear()
+    played = await replay_run(broken_text, the_run(runtime))
+
+    assert (StepError, []) == (type(played.error), RAN)
+    assert f"{name}: " in str(played.error)
+
+
+@pytest.mark.parametrize(("unit", "error"), [(odd, Odd), (usual, ZeroDivisionError), (undecodable, UnicodeDecodeError)])
 async def test_failures_of_tasks_are_recorded_too(runtime, unit, error):
     """A task that failed is not run again, whether its failure can be raised again or its fallback is taken at once."""
 

@@ -25,7 +25,9 @@ from llmflow import (
     prompt,
     step,
 )
-from llmflow.replay import replay_step, verdict
+from llmflow.context import runtimes
+from llmflow.replay import play, prepare, reading_of, replay_step, replaying, verdict
+from llmflow.stores._journal_past import past_answers
 
 from .conftest import Asked, Ticket
 
@@ -625,3 +627,37 @@ async def test_answers_inside_a_flow_are_found(asked, runtime):
     report = await replay_step(triage)
 
     assert ({"a", "b", "c", "d"}, 0) == ({one.inputs["message"] for one in report.pairs}, report.requests)
+
+
+async def test_a_judge_sees_json_where_the_type_has_changed(recorded, asked):
+    """A recorded answer that no longer fits the type is shown to the judge as JSON has it."""
+
+    class Strict(BaseModel):
+        model_config = {"extra": "forbid"}
+        category: str
+
+    @step(Model("acme/strict", handler=_bug), name="triage")
+    def strict(message: str) -> Strict:
+        """Classify: {{ message }}"""
+        return prompt()
+
+    seen = []
+    await replay_step(strict, judge=lambda inputs, recorded, new: seen.append((recorded, new)) or "worse")
+
+    assert ({"category": "bug", "urgent": False}, Strict(category="bug")) in seen
+
+
+async def _bug(_) -> str:
+    return '{"category": "bug"}'
+
+
+async def test_what_cannot_be_written_ends_the_replay(recorded, triage):
+    """An error of whoever takes the pairs leaves as itself, and not in a group."""
+    around = runtimes.current()
+    answers = past_answers(reading_of(around), step="triage").answers
+
+    def full(_):
+        raise OSError(28, "no space left")
+
+    with replaying(around, of="triage") as inside, pytest.raises(OSError, match="no space left"):
+        await play(prepare(answers, lambda _: triage, inside), on_pair=full)
