@@ -9,18 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmflow.cli._failures import EXIT_REFUSED, EXIT_RUN_FAILED, Failure, UsageError
 from llmflow.cli._journal_file import check_journal, find_run
 from llmflow.cli._moments import window
+from llmflow.cli._printable import escaped
 from llmflow.cli._replay_find import StepFinder, find_judge, read_prompt
 from llmflow.cli._replay_plan import show_plan_of_answers, show_plan_of_run
 from llmflow.cli._replay_words import run_sentence, show_report, show_run_replay
 from llmflow.cli._session import run_async, session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import error_console, is_live, write_json, write_line
+from llmflow.context import runtimes
 from llmflow.replay import Report, play, prepare, reading_of, replay_run, replaying, verdict
 from llmflow.stores._journal_past import past_answers
 
@@ -63,6 +66,8 @@ def run_replay(wanted: Wanted) -> int:
     """Play again what is wanted, write it, and return the exit code."""
     if wanted.run is None and wanted.step is None:
         raise UsageError("say which run, or with --step NAME which step", "llmflow replay --last 100 --step triage")
+    if wanted.target is not None:
+        load_target(wanted.target)  # its module may make a runtime, whose journal it is then
     with session(wanted.model) as runtime:
         check_journal(runtime)
         run = None if wanted.run is None else find_run(runtime, wanted.run)
@@ -89,7 +94,9 @@ def _replay_answers(wanted: Wanted, run: RecordedRun | None, prompt: Wording | s
     )
     of = wanted.step or "" if run is None else run.run_id
     finder = StepFinder(wanted.target)
-    with replaying(runtime, of=of, step=wanted.step, prompt=prompt, cache=wanted.cache) as inside:
+    finder.load(found.answers)
+    around: Runtime = runtimes.current()
+    with replaying(around, of=of, model=wanted.model, step=wanted.step, prompt=prompt, cache=wanted.cache) as inside:
         with redirect_stdout(sys.stderr):  # what bodies print is no data
             prepared = prepare(found.answers, finder, inside)
         prepared = replace(prepared, skipped=Counter(prepared.skipped) + Counter(found.unfit))
@@ -140,15 +147,26 @@ def _replay_flow(wanted: Wanted, run: RecordedRun, runtime: Runtime) -> int:
                 f"{option} is for the answers of one step, and this is a run of a flow", "Say --step NAME."
             )
     unit = _flow_of(run, wanted.target)
+    around: Runtime = runtimes.current()  # the module may have made one
     if wanted.dry:
-        finder = StepFinder(wanted.target)
-        return show_plan_of_run(unit, run, runtime, finder, cache=wanted.cache, as_json=wanted.as_json)
+        found, finder = past_answers(reading_of(runtime), run_id=run.run_id), StepFinder(wanted.target)
+        return show_plan_of_run(
+            unit, run, found, around, finder, model=wanted.model, cache=wanted.cache, as_json=wanted.as_json
+        )
     with _lines(wanted) as write:
-        judge = _judge(wanted)
+        again = partial(
+            replay_run,
+            unit,
+            run,
+            model=wanted.model,
+            judge=_judge(wanted),
+            run_tasks=wanted.run_tasks,
+            cache=wanted.cache,
+            runtime=around,
+            reading=reading_of(runtime),
+        )
         with _working(wanted, f"{unit.name} is played again"):
-            played = run_async(
-                lambda: replay_run(unit, run, judge=judge, run_tasks=wanted.run_tasks, cache=wanted.cache), runtime
-            )
+            played = run_async(again, around)
         for pair in played.report.pairs:
             write(pair)
     if wanted.as_json:
@@ -195,7 +213,7 @@ def _lines(wanted: Wanted) -> Generator[Callable[[Pair], None]]:
 
 
 def _line(pair: Pair) -> str:
-    return json.dumps(pair.to_dict(), ensure_ascii=False)
+    return escaped(json.dumps(pair.to_dict(), ensure_ascii=False))
 
 
 def _pairs(wanted: Wanted, report: Report) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from llmflow.step import Step
 from llmflow.wordings import read_wording
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llmflow.journal import RecordedAnswer
     from llmflow.prompts import Wording
+    from llmflow.step import Unit
 
 __all__ = ["StepFinder", "find_judge", "read_prompt"]
 
@@ -30,6 +33,13 @@ class StepFinder:
     def __init__(self, target: str | None) -> None:
         self._target = target
         self._known: dict[tuple[str, str, str], Step[..., Any] | str] = {}
+        self._units: dict[str, Unit[..., Any] | str] = {}
+
+    def load(self, answers: Iterable[RecordedAnswer]) -> None:
+        """Import what the answers came from, as a module may make a runtime of its own, which is then current."""
+        for past in answers:
+            if (place := self._target or past.ref) is not None:
+                self._unit(place)
 
     def __call__(self, past: RecordedAnswer) -> Step[..., Any] | str:
         """Return the step of an answer, or why it is not there.
@@ -48,18 +58,25 @@ class StepFinder:
         return self._known[known]
 
     def _find(self, place: str, past: RecordedAnswer) -> Step[..., Any] | str:
-        try:
-            unit = load_target(place)
-        except UsageError as exc:
-            if self._target is not None:
-                raise
-            return f"{exc}; name it with --target"
+        unit = self._unit(place)
+        if isinstance(unit, str):
+            return unit
         if (step := step_in(unit, past)) is not None:
             return step
         found = find([place]).steps.get(past.name)  # named in the body of a task or of an eager flow
         if found is None:
             return f"{place} has no step {past.name!r}"
         return inheriting(found, unit.policies) if isinstance(unit, Flow) else found
+
+    def _unit(self, place: str) -> Unit[..., Any] | str:
+        if place not in self._units:
+            try:
+                self._units[place] = load_target(place)
+            except UsageError as exc:
+                if self._target is not None:
+                    raise
+                self._units[place] = f"{exc}; name it with --target"
+        return self._units[place]
 
 
 def read_prompt(text: str) -> Wording | str:

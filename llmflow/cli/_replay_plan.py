@@ -11,9 +11,8 @@ from llmflow.cli._failures import EXIT_REFUSED
 from llmflow.cli._report import count
 from llmflow.cli._terminal import write_json, write_line
 from llmflow.prices import money
-from llmflow.replay import prepare, reading_of, replaying, restored_inputs
+from llmflow.replay import prepare, replaying, restored_inputs
 from llmflow.runtime import plan_map
-from llmflow.stores._journal_past import past_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from llmflow.replay import Prepared, Replayable
     from llmflow.runtime import Plan, Runtime
     from llmflow.step import Step, Unit
+    from llmflow.stores._journal_past import PastAnswers
 
 __all__ = ["show_plan_of_answers", "show_plan_of_run"]
 
@@ -38,12 +38,19 @@ def show_plan_of_answers(prepared: Prepared, runtime: Runtime, *, concurrency: i
 
 
 def show_plan_of_run(
-    flow: Unit[..., Any], run: RecordedRun, runtime: Runtime, find: StepFinder, *, cache: bool, as_json: bool
+    flow: Unit[..., Any],
+    run: RecordedRun,
+    found: PastAnswers,
+    runtime: Runtime,
+    find: StepFinder,
+    *,
+    model: str | None,
+    cache: bool,
+    as_json: bool,
 ) -> int:
     """Write whether anything of a run would be asked anew, and what it takes when all else follows from that."""
-    found = past_answers(reading_of(runtime), run_id=run.run_id)
     restored_inputs(flow, run)
-    with replaying(runtime, of=run.run_id, cache=cache) as inside:
+    with replaying(runtime, of=run.run_id, model=model, cache=cache) as inside:
         with redirect_stdout(sys.stderr):
             prepared = prepare(found.answers, find, inside, with_all_arguments=True)
         unfit = sum(prepared.skipped.values()) + sum(found.unfit.values())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from rich.table import Table
 
+from llmflow.cli._printable import printable
 from llmflow.cli._report import count, seconds
 from llmflow.cli._terminal import error_console, say, table
 from llmflow.prices import money
@@ -25,8 +26,8 @@ def show_report(report: Report) -> None:
     """Write the tables of a report and its verdict to stderr."""
     _show_tables(report)
     for why, number in report.skipped.items():
-        say(f"{count(number, 'answer')} left out: {why}", "dim")
-    say(verdict(report), "bold")
+        say(f"{count(number, 'answer')} left out: {printable(why)}", "dim")
+    say(printable(verdict(report)), "bold")
 
 
 def _show_tables(report: Report) -> None:
@@ -42,14 +43,14 @@ def _show_tables(report: Report) -> None:
             f"{count(inexact, 'answer')} asked with inputs that are not what they were: their types have changed", "dim"
         )
     for why, number in report.unjudged.items():
-        say(f"the judge gave no verdict on {number}: {why}", "dim")
+        say(f"the judge gave no verdict on {number}: {printable(why)}", "dim")
 
 
 def _fields(found: Mapping[str, Agreement]) -> Table:
     shown = [name for name in _NUMBERS if name in _NUMBERS[:2] or any(getattr(one, name) for one in found.values())]
     made = table("field", *shown, "agreement", right=(*shown, "agreement"))
     for path, one in list(found.items())[:_MOST]:
-        made.add_row(path, *(f"{getattr(one, name):,}" for name in shown), share(one.equal, one.total))
+        made.add_row(printable(path), *(f"{getattr(one, name):,}" for name in shown), share(one.equal, one.total))
     if len(found) > _MOST:
         made.add_row(f"and {len(found) - _MOST} more")
     return made
@@ -104,15 +105,15 @@ def show_run_replay(played: RunReplay) -> None:
     if played.divergences:
         made = table("node", "kind", "what is different")
         for one in played.divergences[:_MOST]:
-            made.add_row(one.key, one.kind, one.what)
+            made.add_row(printable(one.key), one.kind, printable(one.what))
         if len(played.divergences) > _MOST:
             made.add_row(f"and {len(played.divergences) - _MOST} more")
         error_console().print(made)
         error_console().print()
     _show_tables(played.report)
     if played.report.asked:
-        say(verdict(played.report))
-    say(run_sentence(played), "bold")
+        say(printable(verdict(played.report)))
+    say(printable(run_sentence(played)), "bold")
 
 
 def run_sentence(played: RunReplay) -> str:

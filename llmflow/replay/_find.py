@@ -63,11 +63,14 @@ def _is_place(node: str, key: str) -> bool:
 
 
 def whole(step: Step[..., Any]) -> Step[..., Any]:
-    """Return a step that takes all of its arguments, as recorded inputs hold the fixed ones too; but for its object."""
-    if not step.fixed:
+    """Return a step that takes all of its arguments, as recorded inputs hold the fixed ones too; but for its object.
+
+    It has no run id of its own: a replay is another run.
+    """
+    if not step.fixed and step.run_id is None:
         return step
     kept = {name: value for name, value in step.fixed.items() if name == _SELF}
     made = step.with_()
     signature = read_signature(step.function, kind="step", name=step.name)
-    made.fixed, made.signature = kept, signature.without(kept) if kept else signature
+    made.fixed, made.signature, made.run_id = kept, signature.without(kept) if kept else signature, None
     return made

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llmflow.replay._judge import Judge
     from llmflow.runtime import Runtime
     from llmflow.step import Unit
+    from llmflow.stores._claims import Reading
 
 __all__ = ["RunReplay", "replay_run", "restored_inputs"]
 
@@ -101,6 +102,7 @@ async def replay_run(
     run_tasks: bool = False,
     cache: bool = False,
     runtime: Runtime | None = None,
+    reading: Reading | None = None,
 ) -> RunReplay:
     """Play a run of a flow again with its recorded inputs; what is as it was is neither asked nor run.
 
@@ -117,6 +119,7 @@ async def replay_run(
         run_tasks: Run tasks too, instead of taking their recorded values.
         cache: Whether new answers may come from the cache.
         runtime: Whose journal and models; the current one unless given.
+        reading: Reads the journal that the run is in, where that is another one; see `reading_of`.
 
     Raises:
         DefinitionError: For a run that cannot be played again, and for whatever is wrong with the flow.
@@ -124,9 +127,9 @@ async def replay_run(
     """
     around: Runtime = runtime or runtimes.current()
     arguments = restored_inputs(flow, run)
-    script = Script(PastRun(reading_of(around), run.run_id), run_tasks=run_tasks)
+    script = Script(PastRun(reading or reading_of(around), run.run_id), run_tasks=run_tasks)
     with _setting(around, run, script, model=model, step=step, prompt=prompt, cache=cache) as seen:
-        result, error = await _play(flow, arguments)
+        result, error = await _play(_unnamed(flow), arguments)
         if error is None:
             script.find_gone()
         pairs = [await _judged(pair, asked, judge) for pair, asked in script.pairs]
@@ -152,8 +155,12 @@ def restored_inputs(flow: Unit[..., Any], run: RecordedRun) -> Restored:
     """Return the arguments that a run was given.
 
     Raises:
-        DefinitionError: When they are not stored, or do not fit the flow.
+        DefinitionError: When they are not stored, or do not fit the flow, or the run has not ended.
     """
+    if run.status not in ("ok", "failed"):
+        error = DefinitionError(f"run {run.run_id!r} is {run.status}; a run is replayed once it has ended")
+        error.add_note(f"`llmflow resume {run.run_id}` finishes it.")
+        raise error
     if run.inputs is None:
         msg = f"the inputs of run {run.run_id!r} are not stored, only their hash, so it cannot be replayed"
         raise DefinitionError(msg)
@@ -166,6 +173,15 @@ def restored_inputs(flow: Unit[..., Any], run: RecordedRun) -> Restored:
         msg = f"the inputs of run {run.run_id!r} were redacted before they were stored, so it cannot be replayed"
         raise DefinitionError(msg)
     return arguments
+
+
+def _unnamed(flow: Unit[..., Any]) -> Unit[..., Any]:
+    """Return a flow without a run id of its own: a replay is another run."""
+    if flow.run_id is None:
+        return flow
+    made = flow.with_()
+    made.run_id = None
+    return made
 
 
 @contextmanager

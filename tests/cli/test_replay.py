@@ -321,6 +321,7 @@ def test_a_replay_is_not_taken_up_again(llmflow, recorded, home):
         (("--step", "triage", "--since", "someday"), "--since 'someday' is no time"),
         (("--step", "triage", "--model", "tiny"), "--model 'tiny' does not name its provider"),
         (("--step", "triage", "--model", "nowhere/one"), "no provider is called 'nowhere'"),
+        (("--step", "triage", "--min-agreement", "nan"), "--min-agreement"),
         (("--step", "triage", "--judge", "desk.py"), "--judge 'desk.py' does not say what to take"),
         (("--step", "triage", "--judge", "desk.py:gone"), "desk.py has no function 'gone'"),
         (("--step", "triage", "--target", "gone.py:triage"), "there is no file 'gone.py'"),
@@ -333,6 +334,39 @@ def test_wrong_use(llmflow, recorded, arguments, said):
 
     assert (2, "") == (ran.code, ran.out)
     assert said in ran.err
+
+
+def test_what_a_model_wrote_does_not_reach_the_terminal_as_it_is(llmflow, home):
+    """Control characters in an answer, and in the names of its fields, are written as escapes."""
+    (home / "rude.py").write_text(
+        "from llmflow import Model, prompt, step\n"
+        "async def answer(request):\n"
+        '    return \'{"a\\\\u009b31m": 1, "b\\\\u001b[2J": %d}\' % len(request.messages[-1].content)\n'
+        "@step(Model('fake/rude', handler=answer))\n"
+        "def triage(message: str) -> dict[str, int]:\n"
+        '    """{{ message }}"""\n'
+        "    return prompt()\n"
+    )
+    assert 0 == llmflow("run", "rude.py:triage", "-i", "x", "-q").code
+    ran = llmflow("replay", "--step", "triage", "--prompt", "other.md")
+
+    assert (0, {"equal", "different"}) == (ran.code, {*lines(ran)[0]["fields"].values()})
+    assert not {"\x1b", "\x9b"} & {*ran.out, *ran.err}
+
+
+@pytest.mark.parametrize(
+    "what", [("last",), ("last", "--step", "triage"), ("--step", "triage", "--target", "own.py:support")]
+)
+def test_a_module_that_makes_a_runtime(shell, home, what):
+    """The runtime of the program's own module is what is replayed in, and nothing is asked where nothing changed."""
+    own = '\nimport llmflow\nllmflow.Runtime(journal="sqlite:///.llmflow/llmflow.db").install()\n'
+    (home / "own.py").write_text(PROGRAM + own)
+    assert 0 == shell("run", "own.py:support", "-i", "a crash", "-q").code
+    ran = shell("replay", *what)
+    changed = shell("replay", *what, "--model", "nowhere/one")
+
+    assert (0, [(2,)]) == (ran.code, rows(home, "SELECT count(*) FROM attempts"))
+    assert (2, True) == (changed.code, "no provider is called 'nowhere'" in changed.err)
 
 
 def test_code_that_is_gone_is_counted(llmflow, shell, recorded, home):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -253,6 +254,23 @@ async def test_the_recorded_run_is_left_alone(runtime):
     assert (played.new_run_id, 3) == (played.new_run_id, len(rows(played.new_run_id or "")))
 
 
+async def test_a_run_id_is_left_behind(runtime):
+    """A flow with a run id is replayed as another run."""
+    named = chain.with_(run_id="one")
+    run = await record(runtime, named, "a crash")
+    played = await replay_run(named, run, step="triage", prompt=OTHER)
+
+    assert ("one", 2, True) == (run.run_id, played.requests, played.new_run_id not in ("one", None))
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "cancelled"])
+async def test_a_run_that_has_not_ended_is_refused(runtime, status):
+    """What was not reached would be asked for the first time: that is what resuming is for."""
+    run = replace(await record(runtime, chain, "a crash"), status=status)
+    with pytest.raises(DefinitionError, match=f"is {status}; a run is replayed once it has ended"):
+        await replay_run(chain, run)
+
+
 async def test_a_changed_graph_is_reported(runtime):
     """Nodes that are new are run, and those that are gone are named."""
 
@@ -478,3 +496,49 @@ def _in_memory(runtime):
 
     with runtime.journal.reading() as tables:
         return runs_named(tables, "order-1")[0]
+
+
+async def test_other_steps_keep_their_files(tmp_path):
+    """A prompt for one step leaves the prompt files of the others as they are."""
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "draft.md").write_text("File: {{ message }} {{ ticket.category }}")
+    path = f"sqlite:///{tmp_path / 'files.db'}"
+    with Runtime(journal=path, prompts=tmp_path / "prompts") as runtime, runtime.override():
+        run = await record(runtime, chain, "a crash")
+        same = Wording("Once more: {{ message }}", origin="same.md")
+        played = await replay_run(chain, run, step="triage", prompt=same, runtime=runtime)
+
+    assert (["Once more: a crash"], True, 1) == (MODEL.texts, played.equal, played.nodes)
+
+
+async def test_an_answer_that_no_longer_fits_is_asked_again(runtime):
+    """A version given by hand may hide another type; what was recorded is then of no use."""
+
+    def made(returns: type):
+        async def only(message: str):
+            return await ask(message)
+
+        def asking(message: str):
+            return prompt(message)
+
+        asking.__annotations__["return"] = returns
+        only.__annotations__["return"] = object
+        ask = step(MODEL.model, Repair(0), name="asking", version="v1")(asking)
+        return flow(eager=True, name="only")(only)
+
+    run = await record(runtime, made(Ticket), "a crash")
+    played = await replay_run(made(str), run)
+
+    assert ["gave what no longer fits its type"] == [one.what for one in played.divergences]
+    assert (1, ["a crash"]) == (played.requests, MODEL.texts)
+
+
+async def test_a_node_that_had_not_ended_is_asked(runtime):
+    """In a failed run, what was cancelled by the failure has no answer yet."""
+    run = await record(runtime, chain, "a crash")
+    with sqlite3.connect(runtime.journal.path) as file:
+        file.execute("UPDATE nodes SET status = 'cancelled', output = NULL WHERE name = 'draft'")
+    played = await replay_run(chain, run)
+
+    assert [("draft", "had not ended")] == [(one.name, one.what) for one in played.divergences]
+    assert (1, ()) == (played.requests, tuple(played.report.pairs))

@@ -168,6 +168,15 @@ async def test_new_answers_that_fail_are_counted(recorded, triage, asked):
     assert "1 failed (InvalidOutput 1)" in verdict(report)
 
 
+async def test_a_run_id_is_left_behind(triage, asked, runtime):
+    """A step with a run id has its answer replayed as another run, not given again as that one."""
+    named = triage.with_(run_id="one")
+    await named("a crash")
+    report = await replay_step(named, prompt=OTHER)
+
+    assert (1, True) == (report.requests, report.pairs[0].new_run_id not in ("one", None))
+
+
 async def test_the_budget_of_a_step_holds(recorded, triage):
     """Policies of the step act on a replay; what a budget refuses has failed, and sent nothing."""
     tight = triage.with_(Budget(calls=2, per="total", name="replay"))
