@@ -73,6 +73,9 @@ def check(targets: Sequence[str], *, as_json: bool) -> int:
         problems = _problems(made.found, runtime)
         if problems:
             return _report_problems(problems, as_json=as_json)
+        if not as_json:
+            for note in runtime.wordings.unused({one.name for one in made.found.units}):
+                say(f"note: {note}", "yellow")
         if made.lock is None:
             hint = f"Write it and commit it: llmflow prompts lock {' '.join(made.targets)}"
             return _refuse(f"there is no {NAME}", hint, as_json=as_json)

@@ -133,10 +133,14 @@ class Runtime:
             redactors=self._registry.redactors,
             versions=lambda step: [one.prompt_version for one in steps_of(step, self).values()],
         )
-        observer = journal_observer(self.recorder.journal, is_durable=self.recorder.is_durable)
+        observer = journal_observer(self.recorder.journal)
         self._registry.add_builtin("llmflow-journal", observer)
         self._signals = self._registry.signals()
-        self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
+        # Asked by every call:
+        self.hears_starts = bool(self.listeners(RunStarted))
+        self.hears_ends = bool(self.listeners(RunFinished))
+        self.watches_runs = self.hears_starts or self.hears_ends
+        self.records_runs = self.recorder.is_durable
         self.override_model: Model | None = None
         self.override_policies: tuple[Any, ...] = ()
         self._providers: dict[str, tuple[Provider, PluginInfo]] = {}

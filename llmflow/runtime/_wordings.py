@@ -9,6 +9,8 @@ from llmflow.errors import DefinitionError
 from llmflow.prompts import Variants, Wording, read_variants
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from llmflow.plugins import Registry
     from llmflow.wordings import PromptFiles
 
@@ -44,6 +46,18 @@ class Wordings:
             if (step, label) not in self._found:
                 self._found[step, label] = self._registry.prompt(step, label)
             return self._found[step, label]
+
+    def unused(self, steps: Collection[str]) -> Iterator[str]:
+        """Say which variants and prompt files none of these steps asks with."""
+        for step in self._variants:
+            if step not in steps:
+                yield f"variants are said for {step!r}, which no step is called"
+        for step, label, shown in () if self._files is None else self._files.files():
+            variants = self._variants.get(step)
+            if step not in steps:
+                yield f"{shown} is the prompt of no step"
+            elif label is not None and (variants is None or label not in variants.weights):
+                yield f"{shown} is asked by nobody, as no variant of {step!r} has the label {label!r}"
 
     def missing(self, step: str, label: str) -> DefinitionError:
         """Return the error for a variant that nobody supplies."""

@@ -10,6 +10,7 @@ from llmflow.hookspecs import hookimpl
 from llmflow.wordings._front_matter import read_wording
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from os import PathLike
 
     from llmflow.prompts import Wording
@@ -75,6 +76,12 @@ class PromptFiles:
             return f"{name}.md"
         _check(label, f"the variant {label!r} of step {name!r}")
         return f"{name}@{label}.md"
+
+    def files(self) -> Iterator[tuple[str, str | None, str]]:
+        """Yield step, label and path of each prompt file, as their names say it."""
+        for name in sorted(one.name for one in self._root.iterdir() if one.suffix == ".md"):
+            step, at, label = name.removesuffix(".md").partition("@")
+            yield step, label if at else None, self.shown(name)
 
     def shown(self, file: str) -> str:
         """Return a file's path as messages and plans show it: from the current folder on, if it is below that."""
