@@ -44,7 +44,7 @@ def replaying(
         recorder = made.recorder.with_records(records or made.recorder.new_record)
         recorder.is_durable = made.recorder.is_durable or records is not None
         recorder.command, recorder.ref = json.dumps({"replay": of, "step": step}), None
-        made.recorder = recorder
+        made.recorder, made.records_runs = recorder, recorder.is_durable
         if prompt is not None and step is not None:
             made.wordings = _OtherWordings(made.wordings, step, prompt)  # type: ignore[assignment]  # it is asked the same
         yield made
