@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Since", "Until"]
+__all__ = ["AsJson", "ModelName", "Quiet", "Since", "Target", "Until"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, errors included, for a program to read.")]
 Since = Annotated[
@@ -22,3 +22,22 @@ Until = Annotated[
     str | None,
     typer.Option("--until", metavar="WHEN", help="Only what was before then; as --since.", show_default=False),
 ]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="A step, task or flow: [bold]module:name[/] or [bold]path.py:name[/].",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PROVIDER/NAME",
+        help="Ask this model in every step, without fallbacks.",
+        show_default=False,
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Write nothing but data and errors.")]
