@@ -118,15 +118,16 @@ def _same(value: Any, again: Any) -> bool:
 def _parts(value: Any) -> list[Any] | None:
     """Return what a value consists of, None for what has no parts."""
     if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
+        found = cast("dict[Any, Any]", value)
+        return [*found.keys(), *found.values()]
     if isinstance(value, list | tuple):
         return list(cast("Sequence[Any]", value))
-    if hasattr(value, "__pydantic_fields__") and not is_dataclass(value):
-        fields: Mapping[str, Any] = type(value).__pydantic_fields__
-        private = getattr(value, "__pydantic_private__", None)
-        return [*(value.__dict__.get(name) for name in fields), value.__pydantic_extra__, private]
     if is_dataclass(value):
         return [getattr(value, one.name, None) for one in dataclass_fields(value)]
+    names: Mapping[str, Any] | None = getattr(type(value), "__pydantic_fields__", None)
+    if names is not None:
+        private = getattr(value, "__pydantic_private__", None)
+        return [*(value.__dict__.get(name) for name in names), value.__pydantic_extra__, private]
     return None
 
 
@@ -151,4 +152,6 @@ def _is_equal(value: Any, again: Any) -> bool:
 
 def _kinds(value: Any) -> object:
     """Return the members of a set with their types, which have no order to be compared in."""
-    return {(type(one), one) for one in cast("set[Any]", value)} if isinstance(value, set | frozenset) else None
+    if not isinstance(value, set | frozenset):
+        return None
+    return {(type(one), one) for one in cast("set[object]", value)}

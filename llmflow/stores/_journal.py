@@ -164,7 +164,7 @@ class SqliteJournal:
                 claimed = claim(writer, run, self._rows, now, self._connection_for_reading, mine=mine)
                 writer.execute("COMMIT")
             except RunConflict:
-                writer.execute("ROLLBACK")
+                self._writer.execute("ROLLBACK")
                 raise
             except Exception as exc:  # whatever it is, the transaction must not stay open
                 raise self._failed_to_claim(exc) from exc
