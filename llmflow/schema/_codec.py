@@ -106,7 +106,7 @@ def _same(value: Any, again: Any) -> bool:
     """Whether two values are the same in every part: an enum in a list is not the text that it equals, nor 1 True."""
     if type(value) is not type(again):
         return False
-    if isinstance(value, list) and _is_plain(value, again):
+    if isinstance(value, list) and _is_plain(cast("Sequence[Any]", value), again):
         return True
     parts = _parts(value)
     if parts is None:
@@ -118,20 +118,20 @@ def _same(value: Any, again: Any) -> bool:
 def _parts(value: Any) -> list[Any] | None:
     """Return what a value consists of, None for what has no parts."""
     if isinstance(value, dict):
-        found = cast("dict[Any, Any]", value)
+        found = cast("Mapping[Any, Any]", value)
         return [*found.keys(), *found.values()]
     if isinstance(value, list | tuple):
         return list(cast("Sequence[Any]", value))
     if is_dataclass(value):
         return [getattr(value, one.name, None) for one in dataclass_fields(value)]
-    names: Mapping[str, Any] | None = getattr(type(value), "__pydantic_fields__", None)
+    names: Mapping[str, Any] | None = getattr(value.__class__, "__pydantic_fields__", None)
     if names is not None:
         private = getattr(value, "__pydantic_private__", None)
         return [*(value.__dict__.get(name) for name in names), value.__pydantic_extra__, private]
     return None
 
 
-def _is_plain(value: list[Any], again: list[Any]) -> bool:
+def _is_plain(value: Sequence[Any], again: Sequence[Any]) -> bool:
     """Whether two lists hold the same texts, numbers and the like; what is quickly found out of long ones."""
     kinds = list(map(type, value))
     return _PLAIN.issuperset(kinds) and kinds == list(map(type, again)) and value == again

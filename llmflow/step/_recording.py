@@ -450,7 +450,7 @@ def _names_of(value: Any) -> list[str] | None:
     """Return the fields of a dataclass or model."""
     if is_dataclass(value):
         return [one.name for one in fields(value)]
-    names: Mapping[str, object] | None = getattr(type(value), "__pydantic_fields__", None)
+    names: Mapping[str, object] | None = getattr(value.__class__, "__pydantic_fields__", None)
     return None if names is None else list(names)
 
 
