@@ -53,6 +53,7 @@ class MemoryJournal:
         self._events: deque[Stamped] = deque(maxlen=_EVENTS)
         self._notes: deque[Stamped] = deque()
         self._in_work: set[str] = set()
+        self._unpruned = 0
         self._lock = threading.RLock()
         self._made: Any = None
         self._rows: Rows
@@ -134,6 +135,10 @@ class MemoryJournal:
 
         for statement, values in self._rows.of(batch):
             execute(connection, statement, values)
+        self._unpruned += len(batch)
+        if self._unpruned < _BATCH:
+            return
+        self._unpruned = 0
         connection.execute(_PRUNE, (_RUNS,))
         connection.execute(_PRUNE_NODES)
         connection.execute(_PRUNE_CALLS, (_CALLS,))

@@ -49,6 +49,7 @@ async def test_runs_and_events_are_bounded(monkeypatch):
     """Those that ended first go first, with their nodes; calls and requests have a bound of their own."""
     monkeypatch.setattr("llmflow.stores._journal_memory._RUNS", 10)
     monkeypatch.setattr("llmflow.stores._journal_memory._CALLS", 15)
+    monkeypatch.setattr("llmflow.stores._journal_memory._BATCH", 1)
     async with Runtime() as runtime:
         for number in range(40):
             await ask_twice.with_(run_id=str(number))("x")
