@@ -8,6 +8,7 @@ What is run:
 
 - `python` blocks; one that starts with `>>>` is a doctest, so the output it shows is compared.
 - `python title="name.py"` blocks are also written to that file, so that a command further down can use it.
+- `markdown title="name.md"` blocks are written to that file, as prompts.
 - `text title="prints"` blocks are what the `python` block above them prints.
 - `console` blocks: each `$ llmflow ...` line, with the output that is shown under it.
 - `<!-- invisible-code-block: python ... -->`, for what a reader need not see.
@@ -52,7 +53,7 @@ NEEDS = {"local-model.md": "llmflow-local"}
 """Pages whose blocks need a distribution that is not always installed."""
 
 _fenced = RawFencedCodeBlockLexer(
-    re.compile(r"(?P<language>python|console|text(?= title=.prints))(?P<options>[^\n]*)\n")
+    re.compile(r"(?P<language>python|console|markdown(?= title=)|text(?= title=.prints))(?P<options>[^\n]*)\n")
 )
 _hidden = DirectiveInHTMLCommentLexer(r"invisible-code-block", arguments="python")
 
@@ -65,7 +66,7 @@ def parse(document: Document) -> Iterator[Region]:
     for region in [*_fenced(document), *_hidden(document)]:
         source = region.parsed = region.lexemes["source"]
         if (language := region.lexemes.get("language", "python")) != "python":
-            region.evaluator = run_console if language == "console" else compare_printed
+            region.evaluator = EVALUATORS[language]
             yield region
         elif source.startswith(">>>"):
             for one in DocTestStringParser(DocTestEvaluator(FLAGS))(source, document.path):
@@ -105,6 +106,15 @@ def compare_printed(example: Example) -> str | None:
     return f"expected:\n{expected}\ngot:\n{printed}"
 
 
+def write_file(example: Example) -> None:
+    """Write a block to the file that its title names."""
+    title = TITLE.search(example.region.lexemes["options"])
+    assert title is not None  # or it were no block of this kind
+    path = Path(title[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(example.parsed), encoding="utf-8")
+
+
 def run_console(example: Example) -> str | None:
     """Run each `$ llmflow` line of a block and compare what it prints."""
     for command in re.split(r"^\$ ", str(example.parsed), flags=re.MULTILINE)[1:]:
@@ -128,6 +138,7 @@ def run_console(example: Example) -> str | None:
     return None
 
 
+EVALUATORS = {"console": run_console, "markdown": write_file, "text": compare_printed}
 SYBIL = Sybil(parsers=[parse])
 
 

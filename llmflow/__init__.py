@@ -81,7 +81,7 @@ from llmflow.policies._budget import BudgetTooSmallWarning, UnpricedModelWarning
 from llmflow.policy import Band, Off, Policy, Site
 from llmflow.ports import CacheStore, Clock, Journal, Kept, Provider
 from llmflow.prices import Price, Tier
-from llmflow.prompts import UnusedParameterWarning, prompt
+from llmflow.prompts import UnusedParameterWarning, Wording, prompt
 from llmflow.schema import Partial
 from llmflow.step import Call, Final, Restarted, Snapshot, Step, Stream, step
 
@@ -171,6 +171,7 @@ __all__ = [
     "UnpricedModelWarning",
     "UnusedParameterWarning",
     "Usage",
+    "Wording",
     "build",
     "configure_logging",
     "context",

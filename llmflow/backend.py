@@ -13,6 +13,7 @@ import threading
 import time
 from asyncio import _get_running_loop as running_loop  # pyright: ignore[reportPrivateUsage]  # the public one raises
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from anyio import CancelScope
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Alarm",
     "Alarms",
+    "Broadcast",
     "MovableAlarm",
     "Wakeup",
     "alarm",
@@ -357,3 +359,55 @@ class Wakeup:
                 return True
             self._notify = notify
             return False
+
+
+class Broadcast:
+    """A one-shot event that any thread may set and any number of tasks of any loops wait for.
+
+    Each loop is woken once, however many of its tasks wait: to wake a loop costs more than what they do then.
+    """
+
+    __slots__ = ("_lock", "_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._set = False
+        self._waiting: dict[Any, list[Callable[[], object]]] = {}
+        """What wakes each task, by what runs something in its loop."""
+
+    def set(self) -> None:
+        """Wake everybody; from any thread."""
+        with self._lock:
+            self._set = True
+            waiting, self._waiting = self._waiting, {}
+        for run_soon, wakers in waiting.items():
+            # What asyncio and trio (`RunFinishedError`) raise for a loop that has ended: nobody waits there any more.
+            with suppress(RuntimeError):
+                run_soon(_all_of(wakers))
+
+    async def wait(self) -> None:
+        """Return once `set` was called."""
+        if (loop := running_loop()) is not None:
+            future: asyncio.Future[None] = loop.create_future()
+            if self._arm(loop.call_soon_threadsafe, lambda: None if future.done() else future.set_result(None)):
+                await future
+            return
+        trio = sys.modules["trio"]
+        event = trio.Event()
+        if self._arm(trio.lowlevel.current_trio_token().run_sync_soon, event.set):
+            await event.wait()
+
+    def _arm(self, run_soon: Any, wake: Callable[[], object]) -> bool:
+        """Remember how to wake a task; False when there is nothing to wait for."""
+        with self._lock:
+            if not self._set:
+                self._waiting.setdefault(run_soon, []).append(wake)
+            return not self._set
+
+
+def _all_of(functions: list[Callable[[], object]]) -> Callable[[], None]:
+    def call_all() -> None:
+        for function in functions:
+            function()
+
+    return call_all

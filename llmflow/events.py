@@ -78,13 +78,13 @@ class CallFinished:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     prompt_version: str | None = None
+    label: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
     saved_usd: Decimal | None = None
     waited_s: float = 0.0
     throttled: int = 0
     node: str | None = None
-    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +123,7 @@ class AttemptFinished:
     hedge: bool = False
     first_token_s: float | None = None
     prompt_version: str | None = None
+    label: str | None = None
     tenant: str | None = None
     tags: Mapping[str, str] | None = None
     node: str | None = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmflow.policy import Policy
     from llmflow.ports import CacheStore, Journal, Provider, Store
     from llmflow.prices import Price
+    from llmflow.prompts import Wording
 
 __all__ = ["hookimpl"]
 
@@ -57,6 +58,11 @@ def llmflow_price(model: Model) -> Price | None:
 @hookspec(firstresult=True)
 def llmflow_store(url: str) -> CacheStore | Journal | Store | None:
     """Return the store that this address (`scheme://...`) names, or None when its scheme is not yours."""
+
+
+@hookspec(firstresult=True)
+def llmflow_prompt(name: str, label: str | None) -> Wording | None:
+    """Return the prompt of the step of this name under this label (None: without one), or None when it is not yours."""
 
 
 # -- notify: told what happened, once for each event; a failing listener is logged and never breaks a call -------------

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 __all__ = [
     "Claimed",
@@ -19,6 +22,7 @@ __all__ = [
     "NodeStatus",
     "Note",
     "PromptSeen",
+    "RecordedAnswer",
     "RecordedNode",
     "RecordedRun",
     "Redactor",
@@ -33,8 +37,9 @@ RunKind: TypeAlias = Literal["step", "task", "flow", "map"]
 RunStatus: TypeAlias = Literal["running", "ok", "failed", "cancelled", "interrupted"]
 NodeKind: TypeAlias = Literal["step", "task", "flow", "or_else"]
 NodeStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
-Content: TypeAlias = Literal["whole", "redacted", "hashed", "inputs"]
-"""What is stored of a node: all, all with some texts changed, only hashes, or its inputs alone."""
+Content: TypeAlias = Literal["whole", "redacted", "redacted-inputs", "hashed", "inputs"]
+"""What is stored of a node: all, all with some texts changed (of its output, or of its inputs alone), only hashes, or its
+inputs alone."""
 Redactor: TypeAlias = Callable[[str], str]
 """Returns a text as it may be stored; it is given every text in the inputs and outputs."""
 Spent: TypeAlias = tuple[int, int, int]
@@ -164,6 +169,27 @@ class RecordedNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedAnswer(RecordedNode):
+    """A node of any run, with what it took.
+
+    Attributes:
+        ref: Where the target of its run is.
+        message: What the error said that it ended with.
+        cost_usd: What its requests cost, None when that is not known.
+        requests: How many were sent; none when the answer came from a cache, or the body gave it.
+        cached: Whether the answer came from a cache.
+    """
+
+    run_id: str
+    ref: str | None = None
+    message: str | None = None
+    started: float = 0.0
+    cost_usd: Decimal | None = None
+    requests: int = 0
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
     """A run as it stands in the journal; its `content` is `redacted` when its value was changed before it was stored."""
 
@@ -177,7 +203,7 @@ class RecordedRun:
     input_hash: str | None = None
     inputs: bytes | None = None
     output: bytes | None = None
-    content: str | None = None
+    content: str = "whole"
 
 
 class Claimed(Protocol):
@@ -187,10 +213,12 @@ class Claimed(Protocol):
         state: `new`; `resumed` for one that had ended without a value, or whose process is gone; `finished` for one that
             has its value; `busy` for one that somebody else is running.
         run: The run as it was before, None when it is new.
+        is_ours: Whether it is this process that runs it.
     """
 
     state: Literal["new", "resumed", "finished", "busy"]
     run: RecordedRun | None
+    is_ours: bool
 
     def find(self, key: str, /) -> RecordedNode | None:
         """Return what is recorded of one of its nodes."""

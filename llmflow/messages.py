@@ -155,6 +155,7 @@ class CallScope:
         reasks: How many of the asks were repeats for an invalid answer.
         run: The run itself, whose `shared(key, make)` holds what policies keep for it.
         prompt_version: Version of the prompt that is asked.
+        label: Which variant of the prompt it is, None for a step without variants.
         waited_s: Seconds that its requests waited in limits, budgets and queues.
         throttled: How many retries were not made because too many of the connection's requests were retries.
         estimated: What `llmflow.tokens` counted for the prompt of the call, kept so that it counts once.
@@ -165,6 +166,7 @@ class CallScope:
         "attempts",
         "call_id",
         "estimated",
+        "label",
         "node",
         "prompt_version",
         "reasks",
@@ -185,6 +187,7 @@ class CallScope:
         node: str | None = None,
         run: Run | None = None,
         prompt_version: str | None = None,
+        label: str | None = None,
     ) -> None:
         self.step = step
         self.run_id = run_id
@@ -192,6 +195,7 @@ class CallScope:
         self.node = node
         self.run = run
         self.prompt_version = prompt_version
+        self.label = label
         self.attempts: list[Attempt] = []
         self.started = 0
         self.reasks = 0
@@ -391,6 +395,7 @@ class Result(Generic[T_co]):
         repaired: Whether the answer was mended locally or asked for again.
         model: The model that gave the value, None for a flow or task.
         prompt_version: Version of the prompt that was used, None for a flow or task.
+        prompt_label: Which variant of the prompt was used, None for a step without variants.
         run_id: The run the call belonged to.
         recorded: Whether the value was read from the journal, as an earlier try of the run had it.
         calls: For a flow, the results of the steps inside, in the order they ended; those that were recorded by an
@@ -410,7 +415,13 @@ class Result(Generic[T_co]):
     step: str = ""
     saved_usd: Decimal | None = None
     recorded: bool = False
+    prompt_label: str | None = None
     calls: tuple[Result[Any], ...] = ()
+
+    def _repr_html_(self) -> str:
+        from llmflow.notebook import result_html  # nobody but a notebook needs it
+
+        return result_html(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ import pluggy
 from llmflow import hookspecs
 from llmflow.errors import DefinitionError, PluginDefinitionError
 from llmflow.policy import Declared, check_policies
+from llmflow.prompts import Wording
 from llmflow.signals import HOOK_OF, Listener, Signals
 
 if TYPE_CHECKING:
@@ -237,6 +238,18 @@ class Registry:
         store: object = found[1]
         return store
 
+    def prompt(self, name: str, label: str | None) -> Wording | None:
+        """Return what a step asks with, None when no plugin says; llmflow's own files are asked when no other has it.
+
+        Raises:
+            PluginDefinitionError: When two plugins do, or one answers with something else.
+        """
+        what = f"the prompt {name!r}" if label is None else f"the prompt {name!r} with the label {label!r}"
+        found = self._first("llmflow_prompt", what, builtin=False, name=name, label=label) or self._first(
+            "llmflow_prompt", what, builtin=True, name=name, label=label
+        )
+        return None if found is None else _wording(*found, what)
+
     def _first(
         self, hook: str, what: str, *, builtin: bool | None = None, **arguments: object
     ) -> tuple[PluginInfo, Any] | None:
@@ -305,6 +318,13 @@ def _ask(info: PluginInfo, function: Callable[..., Any], **arguments: object) ->
     except Exception as exc:
         msg = f"plugin {info.label!r} failed in {function.__name__}: {_one_line(exc)}"
         raise PluginDefinitionError(msg, plugin=info.distribution or info.name) from exc
+
+
+def _wording(info: PluginInfo, answer: object, what: str) -> Wording:
+    if not isinstance(answer, Wording):
+        msg = f"plugin {info.label!r} gave {type(answer).__name__} as {what}, expected a Wording"
+        raise PluginDefinitionError(msg, plugin=info.distribution or info.name)
+    return answer if answer.origin else replace(answer, origin=f"plugin {info.label}")
 
 
 def _only(names: tuple[str, ...], **arguments: object) -> dict[str, object]:

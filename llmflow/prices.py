@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from llmflow.messages import Usage
 
-__all__ = ["Price", "Tier", "cost", "dollars", "nano_cost", "nanos", "total", "worst_case_nano"]
+__all__ = ["Price", "Tier", "cost", "dollars", "money", "nano_cost", "nanos", "total", "worst_case_nano"]
 
 _NANO = Decimal(1_000_000_000)
 _EXACT = Context(prec=100)
 """The caller's own decimal context may round to a few digits."""
+_LITTLE = Decimal("0.001")
 _RATES = ("input", "output", "cached_input", "cache_write")
 
 
@@ -138,6 +139,15 @@ def cost(usage: Usage | None, price: Price | None) -> Decimal | None:
 def dollars(nano: int) -> Decimal:
     """Return nano-dollars as dollars, exactly."""
     return _EXACT.divide(Decimal(nano), _NANO)
+
+
+def money(usd: Decimal) -> str:
+    """Return dollars as people read them: cents of a dollar and more, two digits of what is very little."""
+    if not usd or abs(usd) >= 1:
+        return f"${usd:,.2f}"
+    if abs(usd) >= _LITTLE:
+        return f"${usd:.4f}"
+    return f"${_EXACT.quantize(usd, Decimal(1).scaleb(usd.adjusted() - 1)):f}"
 
 
 def total(costs: Iterable[Decimal | None]) -> Decimal | None:

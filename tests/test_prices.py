@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmflow import DefinitionError, Price, Tier, Usage
-from llmflow.prices import cost, dollars, nano_cost, nanos, worst_case_nano
+from llmflow.prices import cost, dollars, money, nano_cost, nanos, worst_case_nano
 
 PRICE = Price(input=0.25, output=2.0, cached_input=0.025)
 LONG = Price(
@@ -228,3 +228,20 @@ def test_the_caller_s_decimal_context_changes_nothing():
 def test_dollars_and_nano_dollars_are_the_same_money(nano):
     """Going there and back loses nothing."""
     assert nano == nanos(dollars(nano))
+
+
+@pytest.mark.parametrize(
+    ("usd", "said"),
+    [
+        ("0", "$0.00"),
+        ("1234.5", "$1,234.50"),
+        ("1", "$1.00"),
+        ("0.0312", "$0.0312"),
+        ("0.001", "$0.0010"),
+        ("0.000123456", "$0.00012"),
+        ("1e-9", "$0.0000000010"),
+    ],
+)
+def test_money_in_words(usd, said):
+    """Very little is never shown as nothing."""
+    assert said == money(Decimal(usd))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmflow.cli._failures import UsageError
 from llmflow.cli._report import count, seconds
 from llmflow.cli._session import session
-from llmflow.cli._terminal import out_console, say, table, write_json
+from llmflow.cli._terminal import jsonable, out_console, say, table, write_json
 
 if TYPE_CHECKING:
     from llmflow.stores._tables import CacheEntry
@@ -22,7 +22,7 @@ def show_cache(*, as_json: bool) -> None:
     store = _store()
     entries: list[CacheEntry] = _reading(store, lambda: list(store.entries()))
     if as_json:
-        write_json({"store": _name(store), "entries": [asdict(one) for one in entries]})
+        write_json({"store": _name(store), "entries": [jsonable(asdict(one)) for one in entries]})
         return
     if not entries:
         say(f"nothing is kept in {_name(store)}")

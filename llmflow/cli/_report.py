@@ -93,6 +93,7 @@ def plain_result(result: Result[Any]) -> dict[str, Any]:
         "model": result.model,
         "run_id": result.run_id,
         "prompt_version": result.prompt_version,
+        "prompt_label": result.prompt_label,
         "latency_s": round(result.latency_s, 3),
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,

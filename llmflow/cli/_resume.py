@@ -29,21 +29,38 @@ __all__ = ["resume_run"]
 
 def resume_run(run: str, *, on_change: OnChange, target: str | None, as_json: bool, quiet: bool) -> int:
     """Finish a run and write its value; what it has recorded is neither run nor paid again."""
+    if target is not None:
+        load_target(target)  # its module may make the runtime whose journal has the run
     with session() as runtime:
         found = find_run(runtime, run)
+    place = target or _place_of(found)
+    unit = load_target(place)
+    with session() as runtime:  # perhaps the one that the module made just now
+        find_run(runtime, found.run_id)
         runtime.recorder.on_change = on_change
         runtime.recorder.on_busy = _say_busy
-        place = target or found.ref
-        if place is None:
-            raise UsageError(
-                f"run {found.run_id!r} does not say where {found.target!r} is, as it stands inside of a function",
-                f"Call it again in your program with run_id={found.run_id!r}, or name it with --target.",
-            )
         if found.kind == "map":
             return _resume_map(found, place, quiet=quiet)
-        unit = load_target(place)
         _resume_call(unit, found, runtime, as_json=as_json, quiet=quiet)
     return 0
+
+
+def _place_of(found: RecordedRun) -> str:
+    """Return where the target of a run is.
+
+    Raises:
+        UsageError: For a run that is not taken up again, or that does not say it.
+    """
+    if found.command is not None and "replay" in json.loads(found.command):
+        raise UsageError(
+            f"run {found.run_id!r} is a replay, which is not taken up again", "Run `llmflow replay` again."
+        )
+    if found.ref is None:
+        raise UsageError(
+            f"run {found.run_id!r} does not say where {found.target!r} is, as it stands inside of a function",
+            f"Call it again in your program with run_id={found.run_id!r}, or name it with --target.",
+        )
+    return found.ref
 
 
 def _resume_call(unit: Unit[..., Any], found: RecordedRun, runtime: Runtime, *, as_json: bool, quiet: bool) -> None:
@@ -60,6 +77,11 @@ def _resume_call(unit: Unit[..., Any], found: RecordedRun, runtime: Runtime, *, 
 
 def _inputs(found: RecordedRun) -> dict[str, Any]:
     """Return the arguments of a run as JSON has them."""
+    if found.content != "whole":
+        raise UsageError(
+            f"texts in the inputs of run {found.run_id!r} were redacted before they were stored",
+            f"Call {found.target!r} again in your program, with the same inputs and run_id={found.run_id!r}.",
+        )
     if found.inputs is None:
         raise UsageError(
             f"the inputs of run {found.run_id!r} are not stored, only their hash",

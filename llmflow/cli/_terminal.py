@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmflow.cli._failures import Failure
+from llmflow.cli._printable import escaped
 from llmflow.messages import Attempt
 
 __all__ = [
@@ -79,7 +80,7 @@ def jsonable(value: object) -> Any:
 
 def write_json(value: object) -> None:
     """Write one JSON document to stdout: indented for a person, on one line for a program."""
-    write_line(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+    write_line(escaped(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)))
 
 
 def write_line(line: str, stream: TextIO | None = None) -> None:

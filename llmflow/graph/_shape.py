@@ -11,6 +11,7 @@ from llmflow.graph._ir import Constant, Input, Structure
 
 if TYPE_CHECKING:
     from llmflow.graph._ir import Graph, Node, Operand
+    from llmflow.step import Unit
 
 __all__ = ["Shape"]
 
@@ -24,7 +25,6 @@ class Shape:
         graph: The graph.
         nodes: All of them as JSON: `{"support/draft": ["step", "draft", ["support/triage"]]}`.
         digest: A hash of that.
-        prompts: The prompt version of each step, by key.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -37,13 +37,10 @@ class Shape:
         self.digest: str = hashlib.sha256(self.nodes.encode()).hexdigest()[:_DIGITS]
 
     @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompt version of each step, by key."""
-        return {
-            node.key: node.unit.prompt_version  # type: ignore[attr-defined]  # a step has one
-            for node in self.graph.walk()
-            if node.unit is not None and node.unit.kind == "step"
-        }
+    def steps(self) -> Mapping[str, Unit[..., Any]]:
+        """The steps by key."""
+        nodes = self.graph.walk()
+        return {node.key: node.unit for node in nodes if node.unit is not None and node.unit.kind == "step"}
 
     def known(self, inputs: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
         """Yield key and arguments of each call that waits for no other node, as the flow's inputs decide them."""

@@ -64,11 +64,13 @@ def render(
 
 def _text_of(prompt: Prompt, template: Template | None, inputs: Mapping[str, object], step: str) -> str | None:
     """Return the docstring's text, None when the prompt's own turns are the whole conversation."""
-    if prompt.messages and (template is None or template.is_literal):
+    if prompt.messages and (template is None or template.is_documentation):
         return None
     if template is None:
-        msg = f"step {step!r} has nothing to ask: prompt() has no text and the step no docstring"
-        raise DefinitionError(msg)
+        msg = f"step {step!r} has nothing to ask: prompt() has no text, the step no docstring and no file '{step}.md'"
+        error = DefinitionError(msg)
+        error.add_note("Prompt files lie in the folder that Runtime(prompts=...) or `prompts` in [tool.llmflow] names.")
+        raise error
     return template.render(inputs)
 
 

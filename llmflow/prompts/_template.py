@@ -1,4 +1,4 @@
-"""Docstring templates: Jinja2 in its immutable sandbox, compiled once, checked against the parameters."""
+"""Templates: Jinja2 in its immutable sandbox, compiled once, checked against the parameters."""
 
 from __future__ import annotations
 
@@ -36,16 +36,20 @@ class Template:
         source: The text; it is dedented like a docstring.
         step: Name of the step, for messages.
         where: What to call the text in messages.
+        first_line: For the text of a file, which is not dedented: the line of the file on which it begins.
 
     Raises:
         DefinitionError: For a syntax error, with its line.
     """
 
-    __slots__ = ("_compiled", "_step", "_where", "is_literal", "names", "source")
+    __slots__ = ("_compiled", "_first_line", "_step", "_where", "is_documentation", "is_literal", "names", "source")
 
-    def __init__(self, source: str, *, step: str, where: str = "docstring") -> None:
-        self.source = inspect.cleandoc(source)
+    def __init__(self, source: str, *, step: str, where: str = "its docstring", first_line: int | None = None) -> None:
+        self._first_line = first_line
+        self.source = inspect.cleandoc(source) if first_line is None else self._without_blank_ends(source)
         self.is_literal = not any(marker in self.source for marker in _MARKERS)
+        self.is_documentation = self.is_literal and first_line is None
+        """Whether it may be about the step rather than for the model: a docstring that takes nothing from a call."""
         self.names: frozenset[str] = frozenset()
         """The variables that the template takes from the parameters."""
         self._step = step
@@ -53,6 +57,16 @@ class Template:
         self._compiled: Any = None
         if not self.is_literal:
             self._compile()
+
+    def _without_blank_ends(self, source: str) -> str:
+        lines = source.split("\n")
+        blank = next((n for n, line in enumerate(lines) if line.strip()), 0)
+        self._first_line = (self._first_line or 1) + blank
+        return "\n".join(lines[blank:]).rstrip()
+
+    def _line(self, number: int) -> int:
+        """Return what a line of the text is called in messages, both counted from 1."""
+        return number + (self._first_line or 1) - 1
 
     def _compile(self) -> None:
         from jinja2 import TemplateSyntaxError, meta, nodes  # only who has a template pays for jinja2
@@ -62,12 +76,12 @@ class Template:
             tree = environment.parse(self.source)
             self._compiled = environment.from_string(self.source)
         except TemplateSyntaxError as error:
-            msg = f"step {self._step!r}: line {error.lineno} of its {self._where} is no valid template: {error.message}"
+            msg = f"step {self._step!r}: line {self._line(error.lineno)} of {self._where} is no valid template: {error.message}"
             problem = DefinitionError(msg)
             problem.add_note("Braces meant literally stand in {% raw %} ... {% endraw %}.")
             raise problem from error
         if any(True for _ in meta.find_referenced_templates(tree)):
-            msg = f"step {self._step!r}: its {self._where} refers to another template, but a prompt stands alone"
+            msg = f"step {self._step!r}: {self._where} refers to another template, but a prompt stands alone"
             raise DefinitionError(msg)
         # Jinja does not count its own functions, but a parameter may have the name of one.
         read = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load"}
@@ -92,9 +106,15 @@ class Template:
             raise self._unknown(name, known)
         unused = tuple(name for name in known if name not in self.names and name not in used)
         for name in unused:
-            msg = f"step {self._step!r}: parameter {name!r} is used neither in its {self._where} nor in its body"
-            warnings.warn(msg, UnusedParameterWarning, stacklevel=stacklevel + 1)
+            msg = f"step {self._step!r}: parameter {name!r} is used neither in {self._where} nor in its body"
+            self._warn(msg, stacklevel + 2)
         return unused
+
+    def _warn(self, message: str, stacklevel: int) -> None:
+        if self._first_line is None:
+            warnings.warn(message, UnusedParameterWarning, stacklevel=stacklevel)
+        else:  # whoever reads it looks for the file, not for the call at which the file was read
+            warnings.warn_explicit(message, UnusedParameterWarning, filename=self._where, lineno=self._first_line)
 
     def render(self, inputs: Mapping[str, object]) -> str:
         """Return the text with the values in place.
@@ -110,7 +130,7 @@ class Template:
         try:
             text: str = self._compiled.render(inputs)
         except TemplateError as error:
-            msg = f"step {self._step!r}: its {self._where} cannot be rendered: {error.message}"
+            msg = f"step {self._step!r}: {self._where} cannot be rendered: {error.message}"
             raise DefinitionError(msg) from error
         return text
 
@@ -121,7 +141,9 @@ class Template:
         close = get_close_matches(name, parameters, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; parameters are {', '.join(parameters) or 'none'}"
         line = next((n for n, line in enumerate(self.source.splitlines(), 1) if name in line), 1)
-        msg = f"step {self._step!r}: line {line} of its {self._where} uses {name!r}, which is no parameter{hint}"
+        msg = (
+            f"step {self._step!r}: line {self._line(line)} of {self._where} uses {name!r}, which is no parameter{hint}"
+        )
         return DefinitionError(msg)
 
 

@@ -2,7 +2,7 @@
 
 from llmflow.runtime._clock import SystemClock
 from llmflow.runtime._config import Config, Setting, read_config
-from llmflow.runtime._plan import Layer, Plan, PlannedNode
+from llmflow.runtime._plan import Layer, Plan, PlannedNode, PlannedVariant
 from llmflow.runtime._planning import plan, plan_map
 from llmflow.runtime._runtime import Runtime, default_runtime
 
@@ -11,6 +11,7 @@ __all__ = [
     "Layer",
     "Plan",
     "PlannedNode",
+    "PlannedVariant",
     "Runtime",
     "Setting",
     "SystemClock",

@@ -14,7 +14,7 @@ from llmflow.policy import Bounds, Declared, Off
 from llmflow.runtime._chains import Pot, Prompts, pots_of, refusal, worst_of_step, worst_of_task
 from llmflow.runtime._known import ask_for, awaits, calls_itself, items_of, tokens_of, values_of
 from llmflow.runtime._words import spending_in_words
-from llmflow.step import BoundStep, Step, Unit
+from llmflow.step import BoundStep, BoundVariants, Step, Unit
 
 if TYPE_CHECKING:
     from llmflow.context import Scope
@@ -81,10 +81,15 @@ class Costs:
 
     def _of_step(self, step: Step[..., Any], scope: Scope | None, inputs: Inputs | None) -> Cost:
         bound = step.bound(self._runtime, scope)
+        if isinstance(bound, BoundVariants):  # one of them is asked, nobody knows which before the run has its key
+            return one_of([self._of_bound(arm.bound, step, inputs) for arm in bound.arms if arm.share])
         assert isinstance(bound, BoundStep)
+        return self._of_bound(bound, step, inputs)
+
+    def _of_bound(self, bound: BoundStep, step: Step[..., Any], inputs: Inputs | None) -> Cost:
         ask = None if inputs is None else ask_for(bound, dict(inputs))
         if (why := refusal(bound, self._prompts(ask, unknown=0))) is not None:
-            self.refused.setdefault(step.name, why)
+            self.refused.setdefault(step.name, why if bound.label is None else f"{why} (variant {bound.label!r})")
         bounds = worst_of_step(bound, self._prompts(ask, unknown=self._prompt_tokens))
         if ask is None and bounds.usd:
             bounds = bounds.because(self.assumption)

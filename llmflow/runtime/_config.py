@@ -11,21 +11,29 @@ from typing import Any, TypeVar, cast
 
 from llmflow.errors import DefinitionError
 from llmflow.prices import Price, Tier
+from llmflow.prompts import read_variants
 
 __all__ = ["Config", "Setting", "read_config"]
 
 _KNOWN: Mapping[str, type[Any]] = {
     "cache": str,
     "default_model": str,
+    "journal": str,
     "models": dict,
+    "on_change": str,
     "prices": dict,
+    "prompts": str,
     "seed": int,
     "store": str,
+    "store_content": bool,
+    "variants": dict,
 }
-_WORDS: Mapping[type[Any], str] = {str: "text", dict: "a table", int: "a whole number"}
+_WORDS: Mapping[type[Any], str] = {str: "text", dict: "a table", int: "a whole number", bool: "true or false"}
+_SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 T = TypeVar("T")
 
-_FROM_ENVIRONMENT = ("cache", "default_model", "seed", "store")
+_FROM_ENVIRONMENT = ("cache", "default_model", "journal", "on_change", "prompts", "seed", "store", "store_content")
+_PROMPTS = "prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +73,8 @@ def read_config(start: Path | None = None) -> Config:
     Raises:
         DefinitionError: For a name that does not exist or a value of the wrong type, naming the file or variable.
     """
-    settings: dict[str, Setting] = {}
     path = _find(start or Path.cwd())
-    if path is not None:
-        for name, value in _table(path).items():
-            settings[name] = Setting(_checked(name, value, f"[tool.llmflow] in {path}"), str(path))
+    settings = {} if path is None else _from_file(path)
     for name in _FROM_ENVIRONMENT:
         variable = f"LLMFLOW_{name.upper()}"
         if text := os.environ.get(variable):
@@ -79,6 +84,29 @@ def read_config(start: Path | None = None) -> Config:
     return config
 
 
+def _from_file(path: Path) -> dict[str, Setting]:
+    table = _table(path)
+    if table is None:
+        return {}
+    where = f"[tool.llmflow] in {path}"
+    settings = {name: Setting(_checked(name, value, where), str(path)) for name, value in table.items()}
+    if (said := table.get(_PROMPTS)) is not None:
+        settings[_PROMPTS] = Setting(_folder(said, path.parent, where), str(path))
+    elif (beside := path.parent / _PROMPTS).is_dir():
+        settings[_PROMPTS] = Setting(str(beside), f"beside {path}")
+    read_variants(table.get("variants", {}), f"[tool.llmflow.variants] in {path}")  # finds a mistake in them
+    return settings
+
+
+def _folder(said: str, around: Path, where: str) -> str:
+    """Return the folder of prompts, whatever the current folder will be when it is read."""
+    folder = around / Path(said).expanduser()
+    if not said or not folder.is_dir():
+        msg = f"{where}: {_PROMPTS} is {said!r}, and there is no folder {folder}"
+        raise DefinitionError(msg)
+    return str(folder.absolute())
+
+
 def _find(start: Path) -> Path | None:
     for folder in (start, *start.parents):
         if (path := folder / "pyproject.toml").is_file():
@@ -86,20 +114,21 @@ def _find(start: Path) -> Path | None:
     return None
 
 
-def _table(path: Path) -> Mapping[str, Any]:
+def _table(path: Path) -> Mapping[str, Any] | None:
+    """Return what a file says of llmflow, None when it says nothing."""
     try:
         text = path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError):
-        return {}  # somebody else's file; its own tool will complain
+        return None  # somebody else's file; its own tool will complain
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         if "tool.llmflow" not in text:
-            return {}
+            return None
         msg = f"[tool.llmflow] in {path} cannot be read, as the file is no TOML: {exc}"
         raise DefinitionError(msg) from None  # without its models and prices, other models would be asked
-    table: object = document.get("tool", {}).get("llmflow", {})
-    return cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else {}
+    table: object = document.get("tool", {}).get("llmflow")
+    return cast("Mapping[str, Any]", table) if isinstance(table, Mapping) else None
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
@@ -107,7 +136,7 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if kind is None:
         msg = f"{where}: unknown setting {name!r}; known are {', '.join(sorted(_KNOWN))}"
         raise DefinitionError(msg)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         msg = f"{where}: {name} is {value!r}, expected {_WORDS[kind]}"
         raise DefinitionError(msg)
     return value
@@ -145,6 +174,10 @@ def _made(kind: type[T], said: Mapping[str, Any], needed: Sequence[str], where: 
 
 
 def _from_text(name: str, text: str, variable: str) -> object:
+    if name == _PROMPTS:
+        return _folder(text, Path.cwd(), variable)
+    if _KNOWN[name] is bool:
+        return _switch(text, variable)
     if _KNOWN[name] is not int:
         return text
     try:
@@ -152,3 +185,11 @@ def _from_text(name: str, text: str, variable: str) -> object:
     except ValueError:
         msg = f"{variable} is {text!r}, expected a whole number"
         raise DefinitionError(msg) from None
+
+
+def _switch(text: str, variable: str) -> bool:
+    found = _SWITCHES.get(text.strip().lower())
+    if found is None:
+        msg = f"{variable} is {text!r}, expected true or false"
+        raise DefinitionError(msg)
+    return found

@@ -10,9 +10,9 @@ from llmflow.policy import Bounds
 from llmflow.runtime._words import bounds_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["Layer", "Plan", "PlannedNode"]
+__all__ = ["Layer", "Plan", "PlannedNode", "PlannedVariant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,30 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedVariant:
+    """One of several prompts that share out the calls of a step.
+
+    Attributes:
+        share: What part of the keys it gets, from 0 to 1.
+        wording: Where its prompt is written, empty for the step's own text.
+        params: What a request to the step's first model carries.
+    """
+
+    label: str
+    share: float
+    prompt_version: str
+    wording: str = ""
+    params: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedNode:
     """One step, task or operation of a plan.
 
     Attributes:
+        prompt_version: Version of the prompt; with variants, that of the first.
+        wording: Where the prompt is written, empty for the step's own text.
+        variants: The prompts that share out the calls of a step; the node's bounds are those of the dearest.
         bounds: What it takes at worst, for one item where it is a map.
         items: How many items a map has, None when that is not known.
     """
@@ -51,6 +71,8 @@ class PlannedNode:
     branches: tuple[PlannedNode, ...] = ()
     bounds: Bounds = Bounds()  # noqa: RUF009  # frozen
     items: int | None = None
+    wording: str = ""
+    variants: tuple[PlannedVariant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +122,11 @@ class Plan:
                 node, "", said=self.bounds if len(self.nodes) == 1 else Bounds(notes=self.bounds.notes)
             )
 
+    def _repr_html_(self) -> str:
+        from llmflow.runtime._plan_html import plan_html  # nobody but a notebook needs it
+
+        return plan_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain dicts, fit for JSON."""
         return {
@@ -118,6 +145,7 @@ def _plain(node: PlannedNode) -> dict[str, Any]:
     plain = {one.name: getattr(node, one.name) for one in fields(node)}
     plain["layers"] = [{one.name: getattr(layer, one.name) for one in fields(layer)} for layer in node.layers]
     plain["bounds"] = _plain_bounds(node.bounds)
+    plain["variants"] = [asdict(variant) for variant in node.variants]
     plain["branches"] = [_plain(branch) for branch in node.branches]
     return plain
 
@@ -135,6 +163,9 @@ def _node_lines(node: PlannedNode, indent: str, said: Bounds) -> Iterator[str]:
     yield head
     if node.models:
         yield f"{indent}  model   {' then '.join(node.models)}"
+    if node.wording:
+        yield f"{indent}  prompt  {node.wording}"
+    yield from (f"{indent}  {line}" for line in _variant_lines(node.variants))
     yield from (f"{indent}  {line}" for line in _bounds_lines(node, said))
     width = max((len(layer.band) for layer in node.layers), default=0)
     longest = max((len(layer.policy) for layer in node.layers), default=0)
@@ -142,6 +173,14 @@ def _node_lines(node: PlannedNode, indent: str, said: Bounds) -> Iterator[str]:
         yield f"{indent}  {layer.band:<{width}}  {layer.policy:<{longest}}  {layer.source}".rstrip()
     for branch in node.branches:
         yield from _node_lines(branch, indent + "  | ", said)
+
+
+def _variant_lines(variants: tuple[PlannedVariant, ...]) -> Iterator[str]:
+    width = max((len(one.label) for one in variants), default=0)
+    for one in variants:
+        params = ", ".join(f"{name}={value!r}" for name, value in one.params.items())
+        where = one.wording or "the step's own text"
+        yield f"variant {one.label:<{width}}  {one.share:>6.1%}  {one.prompt_version}  {where}  ({params})"
 
 
 def _bounds_lines(node: PlannedNode, said: Bounds) -> Iterator[str]:

@@ -14,8 +14,8 @@ from llmflow.graph import Flow, Node, Task
 from llmflow.models import Model
 from llmflow.policy import Band, Declared, Off, check_count
 from llmflow.runtime._bounds import Cost, Costs, explained, flow_limit, mapped, one_of
-from llmflow.runtime._plan import Layer, Plan, PlannedNode
-from llmflow.step import BoundStep, Unit
+from llmflow.runtime._plan import Layer, Plan, PlannedNode, PlannedVariant
+from llmflow.step import BoundStep, BoundVariants, Unit
 
 if TYPE_CHECKING:
     from llmflow.context import Scope
@@ -186,20 +186,46 @@ def _planned_unit(
         "bounds": cost.each,
         "items": cost.items,
     }
+    if isinstance(bound, BoundVariants):
+        variants = tuple(_planned_variant(arm.label, arm.share, arm.bound) for arm in bound.arms)
+        return _planned_step(bound.arms[0].bound, unit, common, variants)
     if isinstance(bound, BoundStep):
-        return PlannedNode(
-            **common,
-            models=tuple(model.name for model in bound.models),
-            output=_type_name(unit.signature.returns),
-            prompt_version=bound.version,
-            layers=tuple(_with_ends(bound)),
-        )
+        return _planned_step(bound, unit, common, ())
     declared = runtime.layers(unit, scope) if not isinstance(unit, Task) else ()
     own = {id(policy) for policy in unit.policies}
     layers = tuple(_layer(one) for one in declared if id(one.policy) in own)
     if isinstance(unit, Task):
         layers = tuple(_layer(Declared(one, f"task:{unit.name}")) for one in unit.policies if hasattr(one, "band"))
     return PlannedNode(**common, output=_type_name(unit.signature.returns), layers=layers)
+
+
+def _planned_step(
+    bound: BoundStep, unit: Unit[..., Any], common: dict[str, Any], variants: tuple[PlannedVariant, ...]
+) -> PlannedNode:
+    return PlannedNode(
+        **common,
+        models=tuple(model.name for model in bound.models),
+        output=_type_name(unit.signature.returns),
+        prompt_version=bound.version,
+        wording=_wording(bound) if not variants else "",
+        variants=variants,
+        layers=tuple(_with_ends(bound)),
+    )
+
+
+def _planned_variant(label: str, share: float, bound: BoundStep) -> PlannedVariant:
+    return PlannedVariant(
+        label=label,
+        share=share,
+        prompt_version=bound.version,
+        wording=_wording(bound),
+        params=dict(bound.params(bound.model)),
+    )
+
+
+def _wording(bound: BoundStep) -> str:
+    wording = bound.step.wording
+    return "" if wording is None else wording.origin
 
 
 def _with_ends(bound: BoundStep) -> Iterator[Layer]:

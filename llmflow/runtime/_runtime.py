@@ -32,10 +32,13 @@ from llmflow.runtime._config import read_config
 from llmflow.runtime._connect import connect_foreign, connect_handler
 from llmflow.runtime._identity import identity
 from llmflow.runtime._stores import Stores
-from llmflow.step import OnChange, Recorder, close_portals
+from llmflow.runtime._wordings import Wordings
+from llmflow.step import OnChange, Recorder, close_portals, steps_of
 from llmflow.stores import StorePlugin
+from llmflow.wordings import PromptFiles
 
 if TYPE_CHECKING:
+    from os import PathLike
     from types import TracebackType
     from typing import Self
 
@@ -69,6 +72,10 @@ class Runtime:
         default_model: The model of steps that name none.
         models: Models to use instead of others, by name: `{"openai/gpt-5-mini": Model(...)}`.
         prices: Dollars per million tokens, by model name; goes before every price table.
+        prompts: A folder of prompt files, `<step>.md` and `<step>@<label>.md`. A file is read once, when its step is
+            bound, so that an edit needs a new process.
+        variants: By step, the weights of its prompt's labels: `{"triage": {"production": 9, "canary": 1}}`. Beside them
+            `"sticky"` may name the tag of `llmflow.context(tags=...)` whose values keep their variant.
         engine: Where flows run; `local` is this process.
         clock: Where time comes from; for tests.
         seed: Makes the jitter of retries repeatable.
@@ -95,6 +102,8 @@ class Runtime:
         default_model: Model | str | None = None,
         models: Mapping[str, Model | str] | None = None,
         prices: Mapping[str, Price] | None = None,
+        prompts: str | PathLike[str] | None = None,
+        variants: Mapping[str, Mapping[str, float | str]] | None = None,
         engine: str = "local",
         clock: Clock | None = None,
         seed: int | None = None,
@@ -112,7 +121,9 @@ class Runtime:
         self.random = Random(seed)  # noqa: S311  # jitter, not secrets
         self._stats = StatsObserver()
         self._ledger = Ledger(self.clock.time)
-        self._registry = Registry(self._builtins(), plugins)
+        files = None if prompts is None else PromptFiles(prompts)
+        self._registry = Registry(self._builtins(files), plugins)
+        self.wordings = Wordings(self._registry, files, variants or {})
         self._stores = Stores(self._registry, self.clock, store=store, cache=cache, journal=journal, shared=shared)
         self.recorder = Recorder(
             self._stores.journal,
@@ -120,11 +131,16 @@ class Runtime:
             store_content=_checked(store_content, "store_content", (None, True, False)),
             on_change=_checked(on_change, "on_change", get_args(OnChange)),
             redactors=self._registry.redactors,
+            versions=lambda step: [one.prompt_version for one in steps_of(step, self).values()],
         )
-        observer = journal_observer(self.recorder.journal, is_durable=self.recorder.is_durable)
+        observer = journal_observer(self.recorder.journal)
         self._registry.add_builtin("llmflow-journal", observer)
         self._signals = self._registry.signals()
-        self.watches_runs = bool(self.listeners(RunStarted) or self.listeners(RunFinished))
+        # Asked by every call:
+        self.hears_starts = bool(self.listeners(RunStarted))
+        self.hears_ends = bool(self.listeners(RunFinished))
+        self.watches_runs = self.hears_starts or self.hears_ends
+        self.records_runs = self.recorder.is_durable
         self.override_model: Model | None = None
         self.override_policies: tuple[Any, ...] = ()
         self._providers: dict[str, tuple[Provider, PluginInfo]] = {}
@@ -133,7 +149,7 @@ class Runtime:
         self._lock = threading.RLock()
         self._leave: list[Callable[[], None]] = []
 
-    def _builtins(self) -> list[tuple[str, object]]:
+    def _builtins(self, files: PromptFiles | None) -> list[tuple[str, object]]:
         return [
             ("llmflow-policies", default_policies),
             ("llmflow-providers", provider_plugin),
@@ -142,6 +158,7 @@ class Runtime:
             ("llmflow-stats", self._stats),
             ("llmflow-ledger", self._ledger),
             ("llmflow-log", LogObserver()),
+            *([] if files is None else [("llmflow-prompts", files)]),
         ]
 
     @cached_property

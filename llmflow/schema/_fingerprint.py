@@ -27,7 +27,7 @@ def _normal(node: object) -> object:
     if isinstance(node, list):
         return [_normal(item) for item in cast("list[object]", node)]
     if not isinstance(node, dict):
-        return node
+        return int(node) if isinstance(node, float) and node.is_integer() else node  # 2.10 writes a limit of 0 as 0.0
     return {
         key: value if key in _DATA else _named(value) if key in _NAMED else _normal(value)
         for key, value in cast("dict[str, object]", node).items()

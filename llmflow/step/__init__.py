@@ -2,11 +2,12 @@
 
 from llmflow.step._attempts import chain_requests
 from llmflow.step._bound import BoundSite, BoundStep
+from llmflow.step._bound_variants import BoundVariants, steps_of
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
 from llmflow.step._record import annotate, total_cost, total_usage
 from llmflow.step._recorder import Recorder, Shape
-from llmflow.step._recording import OnChange, Recording, inner_run, input_hash
+from llmflow.step._recording import OnChange, Recording, inner_run, input_hash, inputs_as_json
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
 from llmflow.step._stream import Final, Restarted, Snapshot, Stream
@@ -17,6 +18,7 @@ __all__ = [
     "Bound",
     "BoundSite",
     "BoundStep",
+    "BoundVariants",
     "Call",
     "Deferred",
     "Final",
@@ -39,11 +41,13 @@ __all__ = [
     "close_portals",
     "inner_run",
     "input_hash",
+    "inputs_as_json",
     "origin",
     "raise_first",
     "read_signature",
     "run_blocking",
     "step",
+    "steps_of",
     "total_cost",
     "total_usage",
 ]

@@ -260,6 +260,7 @@ def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
         hedge=attempt.hedge,
         first_token_s=attempt.first_token_s,
         prompt_version=call.prompt_version,
+        label=call.label,
         tenant=who.tenant,
         tags=who.tags or None,
         node=call.node,

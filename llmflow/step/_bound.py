@@ -86,6 +86,7 @@ class BoundStep:
         "_finished",
         "_read",
         "_started",
+        "label",
         "layers",
         "model",
         "models",
@@ -96,8 +97,9 @@ class BoundStep:
         "version",
     )
 
-    def __init__(self, step: Step[..., Any], runtime: Any, scope: Scope | None) -> None:
+    def __init__(self, step: Step[..., Any], runtime: Any, scope: Scope | None, label: str | None = None) -> None:
         self.step = step
+        self.label = label
         self.runtime = runtime
         self.scope = scope
         self.output: OutputSchema = step.output
@@ -118,9 +120,9 @@ class BoundStep:
         return (self.version,)
 
     @property
-    def steps(self) -> tuple[Step[..., Any], ...]:
-        """The steps whose prompts its calls may use."""
-        return (self.step,)
+    def prompts(self) -> tuple[tuple[Step[..., Any], str | None], ...]:
+        """The steps whose prompts its calls may use, with the labels of variants."""
+        return ((self.step, self.label),)
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -177,6 +179,7 @@ class BoundStep:
             node=None if run.record is None else around.node,
             run=run,
             prompt_version=self.version,
+            label=self.label,
         )
         try:
             built: Any = step.body(**inputs)
@@ -224,6 +227,7 @@ class BoundStep:
             repaired=answer.repaired,
             model=answer.model.name,
             prompt_version=self.version,
+            prompt_label=self.label,
             run_id=call.run_id,
             step=call.step,
             saved_usd=answer.saved_usd,
@@ -243,7 +247,11 @@ class BoundStep:
                 error.add_note("A body returns prompt(...); is a `return` missing?")
             raise
         result: Result[Any] = Result(
-            value=checked, prompt_version=self.version, run_id=around.run.id, step=self.step.name
+            value=checked,
+            prompt_version=self.version,
+            prompt_label=self.label,
+            run_id=around.run.id,
+            step=self.step.name,
         )
         around.run.add(result)
         return result
@@ -266,6 +274,7 @@ class BoundStep:
                 usage=result.usage if result else total_usage(attempts),
                 cost_usd=result.cost_usd if result else total_cost(attempts),
                 prompt_version=self.version,
+                label=self.label,
                 tenant=who.tenant,
                 tags=who.tags or None,
                 saved_usd=result.saved_usd if result else None,

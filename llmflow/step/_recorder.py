@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import threading
@@ -42,8 +43,8 @@ class Shape(Protocol):
         ...
 
     @property
-    def prompts(self) -> Mapping[str, str]:
-        """The prompt version of each step, by key."""
+    def steps(self) -> Mapping[str, Unit[..., Any]]:
+        """The steps by key."""
         ...
 
     def known(self, inputs: Mapping[str, object]) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -65,6 +66,7 @@ class Recorder:
             that outlives the process, and in one that does not for runs with an id.
         on_change: What to do about a recorded node whose prompt, inputs or content are not what they were.
         redactors: Asked for each step, task and flow.
+        versions: Returns the prompt versions that a step may have.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Recorder:
         store_content: bool | None,
         on_change: OnChange,
         redactors: Callable[[str], Sequence[Redactor]],
+        versions: Callable[[Any], Sequence[str]],
     ) -> None:
         self.journal = journal
         self.clock = clock
@@ -86,7 +89,9 @@ class Recorder:
         self.command: str | None = None
         self.ref: str | None = None
         """Where the command found its target; else the function says where it is."""
+        self.new_record: Callable[..., Recording] = Recording
         self._ask_redactors = redactors
+        self._versions = versions
         self._redactors: dict[str, Sequence[Redactor]] = {}
         self._prompts: set[tuple[str, str]] = set()
         self._graphs: set[str] = set()
@@ -101,7 +106,13 @@ class Recorder:
         """Return the record of a new run."""
         if unit.run_id is not None and kind == "flow":
             _check_tasks(unit)
-        return Recording(self, unit, run, kind)
+        return self.new_record(self, unit, run, kind)
+
+    def with_records(self, new_record: Callable[..., Recording]) -> Recorder:
+        """Return a copy that records every run, whatever its journal is, by records of another kind."""
+        made = copy.copy(self)
+        made.new_record, made.is_durable = new_record, True
+        return made
 
     # -- what the record of a run asks ---------------------------------------------------------------------------------
 
@@ -143,13 +154,14 @@ class Recorder:
 
     def see_prompt(self, bound: Bound, version: str | None) -> None:
         """Write what a version of a prompt consists of, the first time it is used."""
-        for step in getattr(bound, "steps", ()):
+        for step, label in getattr(bound, "prompts", ()):
             key = (step.name, step.prompt_version)
-            if step.prompt_version == version and key not in self._prompts:
+            if key[1] == version and key not in self._prompts:
                 self._prompts.add(key)
-                parts, label = step.prompt_as_json, getattr(step, "label", None)
-                now = self.clock.time()
-                self.journal.write(PromptSeen(step=key[0], version=key[1], parts=parts, label=label, time=now))
+                note = PromptSeen(
+                    step=key[0], version=key[1], parts=step.prompt_as_json, label=label, time=self.clock.time()
+                )
+                self.journal.write(note)
 
     def warn_not_kept(self, unit: Unit[..., Any], value: object) -> None:
         """Say once that a task will run again when its run is taken up."""
@@ -175,7 +187,7 @@ class Recorder:
         if shape is None:
             return
         run_id = opened.run_id
-        changes = [*_changed_prompts(shape, claimed), *_changed_arguments(shape, claimed, inputs)]
+        changes = [*self._changed_prompts(shape, claimed), *_changed_arguments(shape, claimed, inputs)]
         known = None if claimed.run is None else claimed.run.graph
         if known not in (None, opened.graph):
             nodes = claimed.nodes_of(known)
@@ -191,16 +203,16 @@ class Recorder:
             error.add_note(note)
         raise error
 
-
-def _changed_prompts(shape: Shape, claimed: Claimed) -> Iterator[str]:
-    seen: set[tuple[str, str | None]] = set()
-    for key, name, kind, version in claimed.versions():
-        base = key.partition("[")[0]
-        now = shape.prompts.get(base)
-        if kind != "step" or now is None or version == now or (base, version) in seen:
-            continue
-        seen.add((base, version))
-        yield f"step {name!r} ({base}) was asked with prompt {version}, and would be asked with {now}"
+    def _changed_prompts(self, shape: Shape, claimed: Claimed) -> Iterator[str]:
+        steps, seen = shape.steps, set[tuple[str, str | None]]()
+        for key, name, kind, version in claimed.versions():
+            base = key.partition("[")[0]
+            if kind != "step" or base not in steps or (base, version) in seen:
+                continue
+            seen.add((base, version))
+            now = self._versions(steps[base])
+            if version not in now:
+                yield f"step {name!r} ({base}) was asked with prompt {version}, and would be asked with {' or '.join(now)}"
 
 
 def _changed_arguments(shape: Shape, claimed: Claimed, inputs: Mapping[str, object]) -> Iterator[str]:

@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from llmflow.backend import alarm, cancelled_class
 from llmflow.canonical import canonical
-from llmflow.context import Frame, caller, frame, leave
-from llmflow.errors import DefinitionError, JournalUnavailable, RunConflict
+from llmflow.context import Frame, blocked_loop, caller, frame, leave
+from llmflow.errors import DeadlineExceeded, DefinitionError, JournalUnavailable, RunConflict, StepError
 from llmflow.journal import NodeClosed, RunClosed, RunOpened
 from llmflow.messages import Result
 from llmflow.records import quick
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["OnChange", "Recording", "check_run_id", "content_key", "inner_run", "input_hash", "inputs_as_json"]
 
 logger = logging.getLogger("llmflow")
+
+E = TypeVar("E", bound=StepError)
 
 OnChange: TypeAlias = Literal["refuse", "use-recorded", "rerun-changed"]
 _DIGITS = 32
@@ -68,16 +70,20 @@ class Recording:
         self._is_patient = True
         self._graph: str | None = None
         self._started = self._began = 0.0
+        self._losses = 0
+        self._inputs: Mapping[str, object] | None = None
+        self._inputs_json: bytes | None = None
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    async def begin(self, inputs: Mapping[str, object]) -> Result[Any] | None:
+    async def begin(self, inputs: Mapping[str, object], limit: float = float("inf")) -> Result[Any] | None:
         """Begin the run, or take it up; returns its result when it has one already.
 
-        Waits while somebody else runs it.
+        Waits while somebody else runs it, for as many seconds as the run itself may take.
 
         Raises:
             RunConflict: When it cannot be taken up.
+            DeadlineExceeded: When somebody else has not ended it within the limit.
             JournalUnavailable: When it has an id and cannot be recorded.
         """
         self._started, self._began = self._clock.time(), self._clock.monotonic()
@@ -85,7 +91,8 @@ class Recording:
         if not self.is_named:
             self._journal.write(opened)
             return None
-        claimed = await self._claim(opened)
+        claimed = await self._claim(opened, limit)
+        self._losses = getattr(self._journal, "losses", 0)
         if claimed.state == "finished":
             return self._finished(claimed)
         if claimed.state == "resumed":
@@ -101,8 +108,8 @@ class Recording:
 
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
         unit, who, recorder = self._unit, caller.get(), self._recorder
-        # What a step or task is given stands with its one node.
-        has_inputs = self._kind in ("flow", "map")
+        self._inputs = inputs
+        self._inputs_json = inputs_as_json(inputs) if self._keeps_content else None
         return _new_run_opened(
             run_id=self._run.id,
             target=unit.name,
@@ -114,23 +121,36 @@ class Recording:
             tags=who.tags or None,
             graph=recorder.see_graph(unit) if self._kind == "flow" else None,
             input_hash=input_hash(inputs),
-            inputs=inputs_as_json(inputs) if has_inputs and self._keeps_content else None,
+            inputs=self._inputs_json,
             named=self.is_named,
-            redactors=recorder.redactors(unit.name) if has_inputs else (),
+            redactors=recorder.redactors(unit.name),
         )
 
-    async def _claim(self, opened: RunOpened) -> Claimed:
-        pause = _FIRST_PAUSE
+    async def _claim(self, opened: RunOpened, limit: float) -> Claimed:
+        until, pause = self._began + limit, _FIRST_PAUSE
         while True:
             claimed = await self._journal.claim(opened)
             if claimed.state != "busy":
                 return claimed
             if pause == _FIRST_PAUSE:
-                logger.info("run %r is being run by somebody else; waiting for it", self._run.id)
-                if self._recorder.on_busy is not None:
-                    self._recorder.on_busy(self._run.id)
-            await self._clock.sleep(pause)
+                self._say_busy(claimed)
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                msg = f"run {self._run.id!r} is being run by somebody else, and was not finished within {limit:g} s"
+                raise self._of_the_run(DeadlineExceeded(msg))
+            await self._clock.sleep(min(pause, left))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _say_busy(self, claimed: Claimed) -> None:
+        """Tell that the run has to be waited for, unless whoever runs it waits for this very call."""
+        if claimed.is_ours and blocked_loop.get() is not None:
+            raise self._conflict(
+                "it is being run in this process, perhaps by the event loop that waits for this .sync() call",
+                "In code that an event loop runs, await the call.",
+            )
+        logger.info("run %r is being run by somebody else; waiting for it", self._run.id)
+        if self._recorder.on_busy is not None:
+            self._recorder.on_busy(self._run.id)
 
     def _finished(self, claimed: Claimed) -> Result[Any]:
         """Return what the run gave when it ran."""
@@ -191,10 +211,17 @@ class Recording:
         """
         if self.is_named:
             await self._journal.settled()
+            self._check_losses()
         elif self._kind in ("flow", "map") and self._is_patient:
             with suppress(JournalUnavailable), alarm(_PATIENCE) as waiting:
                 await self._journal.settled()
             self._is_patient = not waiting.fired
+
+    def _check_losses(self) -> None:
+        """Raise when something that was written for the run may be lost, although what came after it is not."""
+        if getattr(self._journal, "losses", 0) != self._losses:
+            msg = "a part of what was recorded could not be written"
+            raise JournalUnavailable(msg)
 
     # -- its nodes -----------------------------------------------------------------------------------------------------
 
@@ -262,7 +289,7 @@ class Recording:
                 model=None if result is None else result.model,
                 prompt_version=getattr(unit, "prompt_version", None) if result is None else result.prompt_version,
                 input_hash=hashed,
-                inputs=inputs_as_json(inputs) if self._keeps_content else None,
+                inputs=self._as_json(inputs),
                 output=output,
                 content=content,
                 error=None if error is None else type(error).__name__,
@@ -270,6 +297,11 @@ class Recording:
                 redactors=self._recorder.redactors(unit.name) if self._keeps_content else (),
             )
         )
+
+    def _as_json(self, inputs: Mapping[str, object]) -> bytes | None:
+        if inputs is self._inputs:  # of a step or task that is its run
+            return self._inputs_json
+        return inputs_as_json(inputs) if self._keeps_content else None
 
     def _output(self, unit: Unit[..., Any], result: Result[Any] | None) -> tuple[bytes | None, Content]:
         if not self._keeps_content:
@@ -295,7 +327,7 @@ class Recording:
             if on_change == "rerun-changed":
                 return None
             raise self._conflict(f"{found.kind} {found.name!r} ({found.key}) {change}", *HOW_TO_GO_ON)
-        if found.content != "whole" and on_change == "rerun-changed":
+        if found.content in ("redacted", "hashed") and on_change == "rerun-changed":
             return None
         self._check_content(found)
         codec = self._recorder.codec(unit)
@@ -326,7 +358,7 @@ class Recording:
                 HOW_TO_GO_ON[-1],
             )
         if found.content == "redacted":
-            self._check_unredacted(f"what {found.kind} {found.name!r} ({found.key}) was given or gave")
+            self._check_unredacted(f"what {found.kind} {found.name!r} ({found.key}) gave")
 
     def _check_unredacted(self, what: str) -> None:
         if self._recorder.on_change != "use-recorded":
@@ -354,10 +386,14 @@ class Recording:
         )
 
     def _conflict(self, why: str, *notes: str) -> RunConflict:
-        error = RunConflict(f"run {self._run.id!r}: {why}")
-        error.run_id = self._run.id
+        error = self._of_the_run(RunConflict(f"run {self._run.id!r}: {why}"))
         for note in notes:
             error.add_note(note)
+        return error
+
+    def _of_the_run(self, error: E) -> E:
+        error.run_id = self._run.id
+        error.cost_usd = _NOTHING
         return error
 
 
@@ -439,19 +475,13 @@ def _text_of_parts(value: Any) -> str:
         parts = sorted(f"{_text(key)}:{_text(one)}" for key, one in cast("Mapping[object, object]", value).items())
     elif isinstance(value, list | tuple):
         parts = [_text(one) for one in cast("Sequence[object]", value)]
-    elif (names := _names_of(value)) is not None:
-        parts = [f"{name}:{_text(getattr(value, name, None))}" for name in names]
+    elif is_dataclass(value) or hasattr(value, "__pydantic_fields__"):
+        known: Mapping[str, object] = getattr(cast("object", type(value)), "__pydantic_fields__", {})
+        names = [one.name for one in fields(value)] if is_dataclass(value) else [*known]
+        parts = [f"{name}:{_text(getattr(cast('object', value), name, None))}" for name in names]
     else:
         return f"?{kind}"
     return f"{kind}({','.join(parts)})"
-
-
-def _names_of(value: Any) -> list[str] | None:
-    """Return the fields of a dataclass or model."""
-    if is_dataclass(value):
-        return [one.name for one in fields(value)]
-    names: Mapping[str, object] | None = getattr(value.__class__, "__pydantic_fields__", None)
-    return None if names is None else list(names)
 
 
 def inputs_as_json(inputs: Mapping[str, object]) -> bytes | None:

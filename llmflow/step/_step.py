@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Protocol, TypeVar, cast, overload
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json
 
 from llmflow.errors import DefinitionError
 from llmflow.messages import Message
 from llmflow.models import Model, Params, as_model
 from llmflow.policy import Policy
-from llmflow.prompts import Prompt, Template, names_used_by, prompt, render
+from llmflow.prompts import Prompt, Template, Wording, names_used_by, prompt, render
 from llmflow.schema import OutputSchema, local_namespace
-from llmflow.step._bound import BoundStep
+from llmflow.step._bound_variants import bind_step
 from llmflow.step._signature import check_name, misfit, read_signature
 from llmflow.step._unit import Unit
 
@@ -25,6 +23,9 @@ if TYPE_CHECKING:
     from llmflow.context import Scope
     from llmflow.policy import Off
     from llmflow.schema import Codec
+    from llmflow.step._bound import BoundStep
+    from llmflow.step._bound_variants import BoundVariants
+    from llmflow.versions import PromptParts
 
 __all__ = ["Step", "step"]
 
@@ -35,6 +36,7 @@ Check = Callable[..., None]
 Example = tuple[Any, Any]
 
 _CALLER = 4  # frames from a warning about a template to the line of the decorator
+_KEPT = 64
 
 
 class Step(Unit[P, T]):
@@ -45,6 +47,7 @@ class Step(Unit[P, T]):
         output: The validated shape of the answer.
         model: The model to ask, None for the runtime's default.
         params: Sampling parameters of every request.
+        wording: What took the place of the docstring, None where it is the step's own text that is asked.
         prompt_version: First 12 digits of a hash over everything that shapes the prompt, or what `version=` said.
     """
 
@@ -68,18 +71,23 @@ class Step(Unit[P, T]):
         super().__init__(function, signature, name=name, policies=policies)
         self.model = None if model is None else as_model(model)
         self.output = OutputSchema.of(signature.returns, step=name, namespace=local_namespace(function))
-        self.params = _check_params(params, name)
+        self.params = _check_params(params, f"step {name!r}")
         self.checks = _check_checks(checks, name)
         self.system = system
         self.body = _ask_docstring if _is_empty(function) and function.__doc__ else function
         self.is_async = inspect.iscoroutinefunction(self.body)
+        self.wording: Wording | None = None
+        self._parameters = signature.names
         self._template = self._read_template(function)
-        self._system = Template(system, step=name, where="system text") if system is not None else None
+        self._system = Template(system, step=name, where="its system text") if system is not None else None
         self._check_body()
-        self._check_templates()
+        self._check_templates(self._template, self._system)
         self._examples = tuple(self._read_example(one, index) for index, one in enumerate(examples))
         self._shots: tuple[Message, ...] | None = None if self._examples else ()
         self.version = version
+        self._later_params: Params = {}
+        self._read: dict[Wording, tuple[Template, Template | None]] = {}  # shared by all copies of the step
+        self._parts: list[PromptParts] = []  # of this step and its copies: a method's step is copied at every call
 
     def _read_template(self, function: Callable[..., Any]) -> Template | None:
         """Compile the docstring if the body uses it, so that its mistakes show at decoration; else it is documentation."""
@@ -88,17 +96,17 @@ class Step(Unit[P, T]):
             return None
         return Template(docstring, step=self.name)
 
-    def _check_templates(self) -> None:
-        parameters = tuple(name for name in self.signature.names if not self._is_self(name))
-        in_system = self._system.names if self._system is not None else frozenset[str]()
+    def _check_templates(self, template: Template | None, system: Template | None) -> None:
+        parameters = tuple(name for name in self._parameters if not self._is_self(name))
+        in_system = system.names if system is not None else frozenset[str]()
         used = names_used_by(self.function) | in_system
-        if self._template is not None:
-            if self._is_self("self") and "self." in self._template.source:
+        if template is not None:
+            if self._is_self("self") and "self." in template.source:
                 msg = f"step {self.name!r}: a template cannot use `self`, which Jinja takes for the template itself; write prompt(f'...') in the body"
                 raise DefinitionError(msg)
-            self._template.check(parameters, used=used, stacklevel=_CALLER)
-        if self._system is not None:
-            self._system.check(parameters, used=parameters)
+            template.check(parameters, used=used, stacklevel=_CALLER)
+        if system is not None:
+            system.check(parameters, used=parameters)
 
     def _check_body(self) -> None:
         """Refuse a body that cannot ask: it calls nothing, so it returns its prompt as the answer."""
@@ -108,7 +116,7 @@ class Step(Unit[P, T]):
             raise DefinitionError(msg)
 
     def _is_self(self, name: str) -> bool:
-        return name == "self" and self.signature.names[:1] == ("self",)
+        return name == "self" and self._parameters[:1] == ("self",)
 
     # -- prompts -------------------------------------------------------------------------------------------------------
 
@@ -170,46 +178,99 @@ class Step(Unit[P, T]):
     @property
     def prompt_version(self) -> str:
         """What identifies the wording that was used: `version=`, else a hash over all that shapes the prompt."""
-        if self.version is None:
-            self.version = self._fingerprint()
-        return self.version
+        return self.prompt_parts.version if self.version is None else self.version
 
-    def _fingerprint(self) -> str:
-        try:
-            body = inspect.getsource(self.function)
-        except (OSError, TypeError):
-            body = repr(self.function.__code__.co_code)
-        parts = {
-            "body": self._template.source if self._template else body,
-            "system": self.system,
-            "examples": self._examples,
-            "checks": [getattr(check, "__qualname__", repr(type(check))) for check in self.checks],
-            "params": dict(self.params),
-            "schema": None if self.output.is_text else self.output.json_schema,
-        }
-        plain = to_jsonable_python(parts, fallback=lambda value: type(value).__qualname__)
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    @property
+    def prompt_parts(self) -> PromptParts:
+        """What the prompt is made of, each part that its version depends on, and what the version cannot see."""
+        if not self._parts:
+            self._parts.append(self._take_apart())
+        return self._parts[0]
+
+    def _take_apart(self) -> PromptParts:
+        from llmflow.versions import Shape, prompt_parts  # at the first call, not while decorating
+
+        output = self.output
+        return prompt_parts(
+            self.function,
+            template=self._template.source if self._template else None,
+            has_body=self.body is self.function,
+            system=self._system.source if self._system else None,
+            examples=self._examples,
+            checks=self.checks,
+            params=self.params,
+            shape=Shape(output.name, output.json_schema, output.fingerprint, output.model),
+        )
 
     @property
     def prompt_as_json(self) -> str:
         """What the prompt version is made of, as the journal keeps it."""
-        return "{}"
+        return to_json(self.prompt_parts, fallback=_type_name).decode()
 
     def _make_codec(self) -> Codec | None:
         return self.output.codec
 
+    @property
+    def lacks_template(self) -> bool:
+        """Whether the body says `prompt()` without a text, and there is neither a docstring nor a wording to take."""
+        return self._template is None and _uses_docstring(self.function)
+
+    # -- wordings ------------------------------------------------------------------------------------------------------
+
+    def reworded(self, wording: Wording) -> Step[P, T]:
+        """Return a copy that asks with a wording from outside of the code, so its version is another.
+
+        What `.with_()` said still holds: its parameters go before those of the wording.
+
+        Raises:
+            DefinitionError: For a body that writes its text itself, or a wording that does not fit the parameters.
+        """
+        made = self._copy()
+        made._take(wording)  # noqa: SLF001  # a copy of our own class
+        return made
+
+    def _take(self, wording: Wording) -> None:
+        if (read := self._read.get(wording)) is None:
+            if len(self._read) >= _KEPT:
+                self._read.clear()
+            read = self._read[wording] = self._read_wording(wording)
+        self.wording = wording
+        self._template, system = read
+        if system is not None:
+            self.system, self._system = wording.system, system
+        params = _check_params(wording.params, f"step {self.name!r}: {wording.origin}")
+        self.params = cast("Params", {**self.params, **params, **self._later_params})
+        self._shots = None if self._examples else ()
+        self._parts = []
+
+    def _read_wording(self, wording: Wording) -> tuple[Template, Template | None]:
+        """Compile a wording and hold it against the parameters, as the docstring is at decoration."""
+        where = wording.origin
+        if not _uses_docstring(self.function):
+            msg = f"step {self.name!r}: {where} would never be asked, as the body at {self.origin} gives prompt(...) a text; write prompt() there, or remove the file"
+            raise DefinitionError(msg)
+        template = Template(wording.template, step=self.name, where=where, first_line=wording.line)
+        system = None
+        if wording.system is not None:
+            system = Template(wording.system, step=self.name, where=f"the system text of {where}")
+        self._check_templates(template, system or self._system)
+        return template, system
+
     # -- binding -------------------------------------------------------------------------------------------------------
 
-    def bind(self, runtime: Any, scope: Scope | None) -> BoundStep:
+    def bind(self, runtime: Any, scope: Scope | None) -> BoundStep | BoundVariants:
         """Make the step ready for a runtime and a place."""
-        return BoundStep(self, runtime, scope)
+        return bind_step(self, runtime, scope)
 
     def _adjust(self, model: Model | None, params: Params | None, version: str | None) -> None:
         if model is not None:
             self.model = model
         if params is not None:
-            self.params = cast("Params", {**self.params, **_check_params(params, self.name)})
+            said = _check_params(params, f"step {self.name!r}")
+            self.params = cast("Params", {**self.params, **said})
+            self._later_params = cast("Params", {**self._later_params, **said})
             self.version = None
+            self._parts = []
         if version is not None:
             self.version = version
 
@@ -253,6 +314,10 @@ def _calls_prompt_without_text(source: str) -> bool:
     return not calls or any(not node.args for node in calls)
 
 
+def _type_name(value: object) -> str:
+    return value.__qualname__ if isinstance(value, type) else type(value).__qualname__
+
+
 def _name_of(node: Any) -> str | None:
     return getattr(node, "id", None) or getattr(node, "attr", None)
 
@@ -286,15 +351,15 @@ def _finish(coroutine: Coroutine[Any, Any, Any], name: str) -> Any:
     raise DefinitionError(msg)
 
 
-def _check_params(params: Params | None, name: str) -> Params:
+def _check_params(params: Params | None, who: str) -> Params:
     if params is None:
         return {}
     for key, value in params.items():
         if key not in _PARAMS:
-            msg = f"step {name!r} has an unknown parameter {key!r}; params takes {', '.join(sorted(_PARAMS))}. What only one provider knows goes into Model(..., {key}=...)"
+            msg = f"{who} has an unknown parameter {key!r}; params takes {', '.join(sorted(_PARAMS))}. What only one provider knows goes into Model(..., {key}=...)"
             raise DefinitionError(msg)
         if not _PARAMS[key](value):
-            msg = f"step {name!r}: {key} is {value!r}, expected {_EXPECTED[key]}"
+            msg = f"{who}: {key} is {value!r}, expected {_EXPECTED[key]}"
             raise DefinitionError(msg)
     return params
 

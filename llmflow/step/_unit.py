@@ -13,6 +13,7 @@ from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.models import Model, Params, as_model
 from llmflow.policy import check_policies, kind_of
+from llmflow.records import quick
 from llmflow.schema import codec_of
 from llmflow.step._call import Call
 from llmflow.step._map import MapCall
@@ -39,6 +40,8 @@ A = TypeVar("A")
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
 U = TypeVar("U", bound="Unit[..., Any]")
+
+new_run_finished = quick(RunFinished)  # made on every call
 
 INFINITE = float("inf")
 _KEPT = 256
@@ -189,7 +192,7 @@ class Unit(Generic[P, T]):
         around = Frame(run, None, INFINITE)
         token = frame.set(around)
         try:
-            if runtime.recorder.records(self):
+            if runtime.records_runs or self.run_id is not None:
                 return await self._recorded(runtime, bound, inputs, around)
             if runtime.watches_runs:
                 return await _watched(runtime, self.kind, bound, inputs, around)
@@ -202,7 +205,7 @@ class Unit(Generic[P, T]):
         kind: Any = self.kind
         run = around.run
         record = runtime.recorder.open(self, run, kind)
-        if (found := await record.begin(inputs)) is not None:
+        if (found := await record.begin(inputs, getattr(bound, "limit", INFINITE))) is not None:
             return found  # type: ignore[no-any-return]
         run.record = record
         inner = bound if kind == "flow" else _AsNode(self, bound, record)
@@ -420,8 +423,8 @@ class _Fed:
         return getattr(self._bound, "versions", ())
 
     @property
-    def steps(self) -> Sequence[Any]:
-        return getattr(self._bound, "steps", ())
+    def prompts(self) -> Sequence[Any]:
+        return getattr(self._bound, "prompts", ())
 
     async def invoke(self, inputs: dict[str, object], around: Frame) -> Result[Any]:
         return await self._bound.invoke(inputs, around, self._feed)  # type: ignore[no-any-return]
@@ -431,7 +434,7 @@ async def _watched(runtime: Any, kind: str, bound: Bound, inputs: dict[str, obje
     """Run the outermost call and tell the listeners when the run starts and ends."""
     started = monotonic()
     run = around.run
-    if runtime.listeners(RunStarted):
+    if runtime.hears_starts:
         runtime.emit(RunStarted(run_id=run.id, target=run.target, kind=kind))
     error: str | None = "cancelled"
     try:
@@ -443,9 +446,9 @@ async def _watched(runtime: Any, kind: str, bound: Bound, inputs: dict[str, obje
     else:
         return result
     finally:
-        if runtime.listeners(RunFinished):
+        if runtime.hears_ends:
             latency = monotonic() - started
-            runtime.emit(RunFinished(run_id=run.id, target=run.target, latency_s=latency, error=error, kind=kind))
+            runtime.emit(new_run_finished(run_id=run.id, target=run.target, latency_s=latency, error=error, kind=kind))
 
 
 async def _coroutine_function(*args: object, **kwargs: object) -> None:

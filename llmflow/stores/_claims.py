@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from pydantic_core import from_json
+
 from llmflow.errors import RunConflict
 from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
 from llmflow.stores._journal_rows import OPEN, Rows, execute
 from llmflow.stores._owner import LEASE, is_alive, myself
 
-__all__ = ["Asked", "Claim", "claim", "give_up_dead_runs", "runs_named"]
+__all__ = ["NO_REPLAY", "Asked", "Claim", "claim", "give_up_dead_runs", "runs_named"]
 
 _RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content"
 _NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
@@ -29,6 +31,9 @@ _SPENT = (
     " FROM attempts WHERE run_id = ? AND kind = 'attempt' GROUP BY step"
 )
 
+NO_REPLAY = "(runs.command IS NULL OR runs.command NOT LIKE '{\"replay\"%')"
+"""Which runs are no replay of others."""
+
 Reading = Callable[[], AbstractContextManager[Any]]
 """Gives a connection for a moment."""
 
@@ -42,9 +47,12 @@ class Claim:
         run_id: str,
         run: RecordedRun | None,
         reading: Reading,
+        *,
+        is_ours: bool = True,
     ) -> None:
         self.state = state
         self.run = run
+        self.is_ours = is_ours
         self._run_id = run_id
         self._reading = reading
 
@@ -103,8 +111,9 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
     if known.status == "ok" and run.kind != "map":  # the items of a map may have become more
         return Claim("finished", run.run_id, known, reading)
     owner = _text_or_none(owner)
-    if known.status == "running" and (mine if owner == myself() else is_alive(owner, lease, now)):
-        return Claim("busy", run.run_id, known, reading)
+    is_ours = owner == myself()
+    if known.status == "running" and (mine if is_ours else is_alive(owner, lease, now)):
+        return Claim("busy", run.run_id, known, reading, is_ours=is_ours)
     connection.execute(_TAKE, (myself(), now + LEASE, run.run_id))
     connection.execute(_UNCERTAIN, (run.run_id,))
     return Claim("resumed", run.run_id, known, reading)
@@ -115,7 +124,17 @@ def _check(known: RecordedRun, run: RunOpened) -> None:
         msg = f"run {run.run_id!r} is a {known.kind} of {known.target!r}, not a {run.kind} of {run.target!r}; use another run id"
         raise RunConflict(msg)
     if known.input_hash != run.input_hash:
-        raise RunConflict(f"run {run.run_id!r} was begun with other inputs; use another run id for these")
+        which = _differing(known, run)
+        raise RunConflict(f"run {run.run_id!r} was begun with other inputs{which}; use another run id for these")
+
+
+def _differing(known: RecordedRun, run: RunOpened) -> str:
+    """Return which inputs are others, as far as what is stored tells; their values are nobody's business here."""
+    if known.content != "whole" or known.inputs is None or run.inputs is None:
+        return ""
+    before, now = from_json(known.inputs), from_json(run.inputs)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def give_up_dead_runs(connection: Any, now: float) -> None:
@@ -128,11 +147,11 @@ def give_up_dead_runs(connection: Any, now: float) -> None:
 
 
 def runs_named(connection: Any, name: str) -> list[RecordedRun]:
-    """Return the run of this id, else those whose id begins so; `last` is the one that began last."""
+    """Return the run of this id, else those whose id begins so; `last` is the one that began last and is no replay."""
     chosen = f"SELECT {_RUN} FROM runs"
     found = connection.execute(f"{chosen} WHERE run_id = ?", (name,)).fetchall()
     if not found and name == "last":
-        found = connection.execute(f"{chosen} ORDER BY started DESC LIMIT 1").fetchall()
+        found = connection.execute(f"{chosen} WHERE {NO_REPLAY} ORDER BY started DESC LIMIT 1").fetchall()
     if not found:
         found = connection.execute(f"{chosen} WHERE substr(run_id, 1, ?) = ? LIMIT 10", (len(name), name)).fetchall()
     return [_run(row) for row in found]
@@ -167,7 +186,7 @@ def _run(row: Sequence[Any]) -> RecordedRun:
         input_hash=_text_or_none(input_hash),
         inputs=_bytes(inputs),
         output=_bytes(output),
-        content=_text_or_none(content),
+        content=_text(content),
     )
 
 

@@ -57,6 +57,8 @@ class SqliteJournal:
         self._clock = clock
         self._connect = connect
         self._leaked: list[object] = []
+        self.losses = 0
+        """How many batches could not be written."""
         self._begin()
         self._writes: Writer[Stamped] = Writer(
             self._write, name="llmflow-journal", limit=_WAITING, stays=self._has_runs_in_work
@@ -69,7 +71,7 @@ class SqliteJournal:
         self._reading = threading.Lock()
         self._rows = Rows()
         self._in_work: set[str] = set()
-        """Runs with an id that are running in this journal."""
+        """Runs that this process is running."""
         self._lost: set[str] = set()
         """Those whose file is not there any more."""
         self._claimed_here = _claimed.setdefault(self.path, set())
@@ -90,7 +92,10 @@ class SqliteJournal:
         """Take note; it is in the file a moment later."""
         if not self._writes.add((self._clock.time(), note, caller.get().tags or None)):
             self._database.trouble(BlockingIOError("too much waits to be written"), "written", None)
-        if type(note) is RunClosed:
+        if type(note) is RunOpened:
+            self._in_work.add(note.run_id)
+            self._claimed_here.add(note.run_id)
+        elif type(note) is RunClosed:
             self._in_work.discard(note.run_id)
             self._claimed_here.discard(note.run_id)
 
@@ -108,7 +113,7 @@ class SqliteJournal:
     async def _written(self) -> None:
         ticket = self._writes.ticket()
         if ticket is not None:
-            await ticket.wakeup.wait()
+            await ticket.written.wait()
             if ticket.error is not None:
                 raise self._unavailable("written", ticket.error) from ticket.error
 
@@ -152,6 +157,17 @@ class SqliteJournal:
             return []
         with self._connection_for_reading() as connection:
             return runs_named(connection, name)
+
+    @contextmanager
+    def reading(self) -> Generator[Any]:
+        """Give a connection to the tables, with all that was noted so far in them.
+
+        Raises:
+            JournalUnavailable: When there is no file, or it cannot be read.
+        """
+        self._writes.flush(_PATIENCE)
+        with self._connection_for_reading() as connection:
+            yield connection
 
     # -- claiming ------------------------------------------------------------------------------------------------------
 
@@ -201,9 +217,10 @@ class SqliteJournal:
             error = self._try_to_write(rows)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 break
-        if error is not None and self._database.trouble(error, "written", self._file):
-            again = self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
-            return error if again is None else again
+        if error is not None:
+            self.losses += 1
+            if self._database.trouble(error, "written", self._file):
+                self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
         return error
 
     def _try_to_write(self, rows: list[tuple[str, tuple[Any, ...]]]) -> Exception | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,7 @@ class MemoryJournal:
     durable = False
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+        self._time = clock.time
         self._events: deque[Stamped] = deque(maxlen=_EVENTS)
         self._notes: deque[Stamped] = deque()
         self._in_work: set[str] = set()
@@ -60,14 +60,17 @@ class MemoryJournal:
 
     # -- the port ------------------------------------------------------------------------------------------------------
 
-    def write(self, note: Any, /) -> None:
-        """Take note."""
-        stamped = (self._clock.time(), note, caller.get().tags or None)
-        if getattr(note, "node", None) is None and not hasattr(note, "redactors"):
-            self._events.append(stamped)
-            return
-        self._notes.append(stamped)
-        if type(note) is RunClosed:
+    def note(self, event: object, node: str | None, tags: Mapping[str, str] | None) -> None:
+        """Remember an event, which is one of a run with an id when it has a node; on the path of every call."""
+        if node is None:
+            self._events.append((self._time(), event, tags))
+        else:
+            self.write(event)
+
+    def write(self, note: object, /) -> None:
+        """Take note of something that belongs to a run with an id."""
+        self._notes.append((self._time(), note, caller.get().tags or None))
+        if type(note) is RunClosed:  # it was opened by being claimed
             self._in_work.discard(note.run_id)
         if len(self._notes) >= _BATCH:
             with self._lock:
@@ -86,7 +89,7 @@ class MemoryJournal:
 
         with self._lock:
             connection = self._connection()
-            now, mine = self._clock.time(), run.run_id in self._in_work
+            now, mine = self._time(), run.run_id in self._in_work
             claimed = claim(connection, run, self._rows, now, self.reading, mine=mine)
             if claimed.state in ("new", "resumed"):
                 self._in_work.add(run.run_id)

@@ -31,11 +31,11 @@ _Row: TypeAlias = tuple[str, tuple[Any, ...]]
 
 OPEN = (
     "INSERT INTO runs (run_id, target, kind, ref, command, status, started, tenant, tags, graph, input_hash, inputs,"
-    " named, owner, lease) VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    " content, named, owner, lease) VALUES (?, ?, ?, ?, ?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
-    " content = ?, graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
+    " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
 )
 _ENDED = (
     "INSERT INTO runs (run_id, target, kind, status, started, finished, latency_s, error)"
@@ -51,7 +51,10 @@ _STARTED = (
     " prompt_version, tenant, tags) VALUES (?, ?, 'attempt', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({', '.join('?' * 24)})"
-_PROMPT = "INSERT OR IGNORE INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
+_PROMPT = (
+    "INSERT INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET label = coalesce(excluded.label, label)"
+)
 _GRAPH = "INSERT OR IGNORE INTO graphs (graph, target, nodes, first_seen) VALUES (?, ?, ?, ?)"
 _UNKNOWN = Usage()
 _LARGEST = 2**63 - 1
@@ -159,7 +162,7 @@ class Rows:
         self._rows += self._called.pop((note.run_id, note.key), ())
         inputs, one = self._redacted(note.inputs, note.redactors)
         output, other = self._redacted(note.output, note.redactors)
-        content = "redacted" if one or other else note.content
+        content = "redacted" if other else "redacted-inputs" if one else note.content
         row = (
             *(note.run_id, note.key, note.name, note.kind, note.status, note.started, note.latency_s),
             *(note.model, note.prompt_version, note.input_hash, inputs, output, content),
@@ -172,10 +175,11 @@ class Rows:
 
     def opening(self, note: RunOpened) -> tuple[Any, ...]:
         """Return the values of `OPEN`."""
-        inputs, _ = self._redacted(note.inputs, note.redactors)
+        inputs, changed = self._redacted(note.inputs, note.redactors)
         return (
             *(note.run_id, note.target, note.kind, note.ref, note.command, note.started, note.tenant, _json(note.tags)),
-            *(note.graph, note.input_hash, inputs, note.named, myself(), note.started + LEASE),
+            *(note.graph, note.input_hash, inputs, "redacted-inputs" if changed else "whole", note.named),
+            *(myself(), note.started + LEASE),
         )
 
     def _closed(self, _: float, note: RunClosed, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002  # the run has them

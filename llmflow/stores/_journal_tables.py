@@ -1,6 +1,7 @@
 """The tables of the journal in SQLite. They are documented in docs/reference/journal.md, as people read them with SQL.
 
-Times are seconds since the epoch, durations seconds, money whole nano-dollars. What is not known is NULL.
+Times are seconds since the epoch, durations seconds, money whole nano-dollars. What is not known is NULL. What refers to
+what is said for people and for tools such as Datasette; SQLite does not enforce it, as rows come in any order.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ JOURNAL_SCHEMA = (
         message TEXT,
         tenant TEXT,
         tags TEXT, -- JSON
-        graph TEXT, -- graphs.graph
+        graph TEXT REFERENCES graphs (graph),
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; of a single step or task it is in nodes
+        content TEXT NOT NULL DEFAULT 'whole', -- redacted: texts of the output were changed before it was stored, and
+            -- perhaps of the inputs; redacted-inputs: only of the inputs
         resumed INTEGER NOT NULL DEFAULT 0, -- how often it was taken up again
         named INTEGER NOT NULL DEFAULT 0, -- whether somebody gave it its id
         owner TEXT, -- the process that runs it
-        lease REAL, -- until when another machine must take the owner for alive
-        content TEXT -- redacted: texts of the output were changed before it was stored
+        lease REAL -- until when another machine must take the owner for alive
     )""",
     "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
     "CREATE INDEX IF NOT EXISTS runs_in_work ON runs (owner, lease) WHERE status = 'running'",
     """CREATE TABLE IF NOT EXISTS nodes (
-        run_id TEXT NOT NULL,
+        run_id TEXT NOT NULL REFERENCES runs (run_id),
         key TEXT NOT NULL, -- its place in the run: support/triage, support/draft[4f21c09ab3d1]
         name TEXT NOT NULL,
         kind TEXT NOT NULL, -- step, task, flow; or_else for the choice of a fallback
@@ -47,15 +49,16 @@ JOURNAL_SCHEMA = (
         input_hash TEXT,
         inputs TEXT, -- JSON, the arguments by name; NULL when content is not stored
         output TEXT, -- JSON; NULL when it is not stored
-        content TEXT NOT NULL, -- whole; redacted: texts were changed before they were stored; hashed: only hashes are
-            -- stored; inputs: the output is not, as its task says journal=False or JSON cannot hold it
+        content TEXT NOT NULL, -- whole; redacted: texts of the output were changed before it was stored;
+            -- redacted-inputs: only those of the inputs; hashed: only hashes are stored; inputs: the output is not, as
+            -- its task says journal=False or JSON cannot hold it
         error TEXT,
         message TEXT,
         PRIMARY KEY (run_id, key)
     ) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS calls (
         call_id TEXT PRIMARY KEY NOT NULL,
-        run_id TEXT NOT NULL,
+        run_id TEXT NOT NULL REFERENCES runs (run_id),
         node TEXT, -- nodes.key
         step TEXT NOT NULL,
         model TEXT,
@@ -80,10 +83,10 @@ JOURNAL_SCHEMA = (
     "CREATE INDEX IF NOT EXISTS calls_by_time ON calls (finished)",
     "CREATE INDEX IF NOT EXISTS calls_by_run ON calls (run_id)",
     """CREATE TABLE IF NOT EXISTS attempts (
-        call_id TEXT NOT NULL,
+        call_id TEXT NOT NULL REFERENCES calls (call_id),
         number INTEGER NOT NULL, -- counted from 1 over the requests of a call; 0 for what was no request
         kind TEXT NOT NULL, -- attempt; hit, stale, coalesced for an answer that took no request
-        run_id TEXT NOT NULL,
+        run_id TEXT NOT NULL REFERENCES runs (run_id),
         node TEXT,
         step TEXT NOT NULL,
         model TEXT NOT NULL,

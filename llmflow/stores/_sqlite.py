@@ -16,7 +16,7 @@ from llmflow.policy import State
 from llmflow.ports import Kept
 from llmflow.stores._database import Connect, Database, close, write_lock
 from llmflow.stores._reader import Reader
-from llmflow.stores._tables import AGE, DELETE, LIST, OLDEST, PUT, CacheEntry, Row, fields_of
+from llmflow.stores._tables import AGE, DELETE, LIST, OLDEST, PUT, CacheEntry, Row, entry_of
 from llmflow.stores._wall import WallClock
 from llmflow.stores._writer import Writer
 
@@ -220,15 +220,7 @@ class SqliteCache:
         try:
             now = self._clock.time()
             for key, entry, size, created, expires in connection.execute(LIST):
-                said = fields_of(entry)
-                yield CacheEntry(
-                    key=key.decode(),
-                    step=said.get("step"),
-                    model=said.get("model"),
-                    size=size,
-                    age=now - created,
-                    expires_in=expires - now,
-                )
+                yield entry_of(key.decode(), entry, size=size, age=now - created, expires_in=expires - now)
         finally:
             close(connection)
 

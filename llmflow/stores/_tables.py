@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, cast
 
 from pydantic_core import from_json
 
-__all__ = ["AGE", "DELETE", "GET", "LIST", "OLDEST", "PUT", "SCHEMA", "CacheEntry", "Row", "fields_of", "row_of"]
+from llmflow.prices import dollars
+
+__all__ = [
+    "AGE",
+    "DELETE",
+    "GET",
+    "LIST",
+    "OLDEST",
+    "PUT",
+    "SCHEMA",
+    "CacheEntry",
+    "Row",
+    "entry_of",
+    "fields_of",
+    "row_of",
+]
 
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS cache (
@@ -39,6 +55,9 @@ class CacheEntry:
     size: int
     age: float
     expires_in: float
+    prompt_version: str | None = None
+    cost_usd: Decimal | None = None
+    """What it had cost to ask for; None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +83,19 @@ def fields_of(entry: object) -> dict[str, Any]:
     except ValueError:
         return {}
     return cast("dict[str, Any]", fields) if isinstance(fields, dict) else {}
+
+
+def entry_of(key: str, entry: object, *, size: int, age: float, expires_in: float) -> CacheEntry:
+    """Return what is known about a kept answer."""
+    said = fields_of(entry)
+    cost = said.get("cost_nano")
+    return CacheEntry(
+        key=key,
+        step=said.get("step"),
+        model=said.get("model"),
+        size=size,
+        age=age,
+        expires_in=expires_in,
+        prompt_version=said.get("prompt_version"),
+        cost_usd=dollars(cost) if type(cost) is int else None,
+    )

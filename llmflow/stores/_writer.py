@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from llmflow.backend import Wakeup
+from llmflow.backend import Broadcast
 
 __all__ = ["Ticket", "Writer"]
 
@@ -23,17 +24,16 @@ _IDLE = 1.0
 
 
 class Ticket:
-    """Waits for everything that was added before it to be written.
+    """Waits for what was added before it to be written; everybody who waits for the same batch has the same one.
 
     Attributes:
-        error: Why some of it could not be written.
+        error: Why it could not be written.
     """
 
-    __slots__ = ("error", "number", "wakeup")
+    __slots__ = ("error", "written")
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.wakeup = Wakeup()
+    def __init__(self) -> None:
+        self.written = Broadcast()
         self.error: Exception | None = None
 
 
@@ -65,35 +65,42 @@ class Writer(Generic[T]):
     def start_anew(self) -> None:
         """Begin with nothing, as a forked child has to: threads and what they hold stay with the parent."""
         self._changed = threading.Condition(threading.Lock())
-        self._waiting: list[T] = []
+        self._waiting: deque[T] = deque()
         self._busy = False
-        self._added = self._done = 0
-        self._tickets: list[Ticket] = []
+        self._sleeps = True
+        """Whether somebody has to be woken: the thread waits, or there is none. Set before it looks a last time."""
+        self._next: Ticket | None = None
+        self._current: Ticket | None = None
         self._thread: threading.Thread | None = None
 
     def add(self, one: T) -> bool:
         """Have something written; False when too much waits already."""
+        waiting = self._waiting
+        if len(waiting) >= self._limit:
+            return False
+        waiting.append(one)  # on its own it needs no lock
+        if self._sleeps:
+            self._wake()
+        return True
+
+    def _wake(self) -> None:
         with self._changed:
-            if len(self._waiting) >= self._limit:
-                return False
-            self._waiting.append(one)
-            self._added += 1
             if self._thread is None:
                 self._start()
-            elif not self._busy:
+            else:
                 self._changed.notify_all()
-            return True
 
     def ticket(self) -> Ticket | None:
-        """Return what wakes when everything that was added so far is written, None when it is."""
+        """Return what to wait for until everything that was added so far is written, None when it is."""
         with self._changed:
-            if self._done >= self._added:
-                return None
-            if self._thread is None:
-                self._start()
-            ticket = Ticket(self._added)
-            self._tickets.append(ticket)
-            return ticket
+            if self._waiting:
+                if self._thread is None:
+                    self._start()
+                self._next = self._next or Ticket()
+                return self._next
+            if self._busy:
+                self._current = self._current or Ticket()
+            return self._current
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -106,7 +113,7 @@ class Writer(Generic[T]):
     def _run(self) -> None:
         while True:
             if batch := self._take():
-                self._finish(batch, self._tried(batch))
+                self._finish(self._tried(batch))
             elif not self._stays() and self._leave():
                 return
 
@@ -126,28 +133,32 @@ class Writer(Generic[T]):
             self._changed.notify_all()
             return True
 
-    def _finish(self, batch: list[T], error: Exception | None) -> None:
-        """Tell those who wait."""
-        with self._changed:
-            self._busy = False
-            self._done += len(batch)
-            ready = [one for one in self._tickets if one.number <= self._done]
-            if ready:
-                self._tickets = [one for one in self._tickets if one.number > self._done]
-            for one in self._tickets if error is not None else ():
-                one.error = error  # a part of what it waits for is lost
-            self._changed.notify_all()
-        for one in ready:
-            one.error = one.error or error
-            one.wakeup.set()
-
     def _take(self) -> list[T]:
         """Return what waits; nothing when nothing came for a while."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting, _IDLE)
-            batch, self._waiting = self._waiting, []
-            self._busy = bool(batch)
-            return batch
+            if not self._waiting:
+                self._sleeps = True
+                self._changed.wait_for(lambda: self._waiting, _IDLE)
+            return self._batch()
+
+    def _batch(self) -> list[T]:
+        """Take what waits; the lock is held."""
+        waiting = self._waiting
+        batch = [waiting.popleft() for _ in range(len(waiting))]
+        self._busy = bool(batch)
+        self._sleeps = not batch
+        self._current, self._next = (self._next, None) if batch else (self._current, self._next)
+        return batch
+
+    def _finish(self, error: Exception | None) -> None:
+        """Tell those who wait."""
+        with self._changed:
+            self._busy = False
+            ticket, self._current = self._current, None
+            self._changed.notify_all()
+        if ticket is not None:
+            ticket.error = error
+            ticket.written.set()
 
     @property
     def is_idle(self) -> bool:
@@ -160,9 +171,9 @@ class Writer(Generic[T]):
             if self._thread is not None:
                 self._changed.wait_for(lambda: self.is_idle or self._thread is None, patience)
                 return
-            batch, self._waiting = self._waiting, []
+            batch = self._batch()
         if batch:
-            self._finish(batch, self._tried(batch))
+            self._finish(self._tried(batch))
 
 
 _writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()

@@ -20,7 +20,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md"])
 FENCE = re.compile(r"^[ >]*```(?!`)(?P<info>[^\n`]*)\n(?P<body>.*?)^[ >]*```[ ]*$", re.MULTILINE | re.DOTALL)
-INFOS = re.compile(r'python( title="[\w.]+\.py")?|console|text( title="prints")?|sh|toml|json|yaml')
+INFOS = re.compile(
+    r'python( title="[\w.]+\.py")?|console|markdown title="[\w./@-]+\.md"|text( title="prints")?|sh|toml|json|yaml'
+)
 TEMPLATE = ["What it is for", "Usage", "Defaults", "Where it stands", "What it records", "What not to do"]
 
 

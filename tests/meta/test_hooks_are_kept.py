@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+import llmflow.journal
 import llmflow.ports
 import llmflow.prices
+import llmflow.prompts
 from llmflow import events, hookspecs, models, policy
 from llmflow.signals import HOOK_OF
 
@@ -33,11 +35,15 @@ def hints(name: str) -> dict[str, Any]:
     names = {
         "events": events,
         "CacheStore": llmflow.ports.CacheStore,
+        "Journal": llmflow.ports.Journal,
+        "Redactor": llmflow.journal.Redactor,
+        "Store": llmflow.ports.Store,
         "Iterable": typing.Iterable,
         "Model": models.Model,
         "Policy": policy.Policy,
         "Provider": llmflow.ports.Provider,
         "Price": llmflow.prices.Price,
+        "Wording": llmflow.prompts.Wording,
     }
     return typing.get_type_hints(HOOKS[name], globalns=names)
 
@@ -127,5 +133,5 @@ def test_a_hook_is_of_one_of_the_three_kinds(name: str) -> None:
     if name in NOTIFY:
         assert (returns, options["firstresult"]) == (type(None), False)
     else:
-        assert options["firstresult"] == (name != "llmflow_policies")
+        assert options["firstresult"] == (name not in ("llmflow_policies", "llmflow_redactors"))
         assert type(None) in typing.get_args(returns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +161,36 @@ async def test_a_price_of_the_runtime_goes_before_a_plugin_s(site_packages: Site
     assert 0 == result.cost_usd
 
 
+async def test_hook_llmflow_prompt(site_packages: SitePackages) -> None:
+    """A plugin's prompt is asked instead of the step's own, under the label that the run has."""
+    site_packages.install(
+        "acme-prompts",
+        """
+        from llmflow import Wording, hookimpl
+
+        @hookimpl
+        def llmflow_prompt(name, label):
+            return Wording(f"{name} {label}: {{{{ word }}}}") if label == "canary" else None
+        """,
+        version="2.3",
+    )
+    model = scripted(default="fine")
+
+    @step(model, name="question")
+    def question(word: str) -> str:
+        """About {{ word }}?"""
+        return prompt()
+
+    with Runtime():
+        await question("rain")
+    with Runtime(variants={"question": {"canary": 1}}):
+        result = await question.run("rain")
+        (node,) = plan(question).nodes
+
+    assert ["About rain?", "question canary: rain"] == [one.messages[-1].content for one in model.requests]
+    assert ("canary", "plugin acme-prompts 2.3") == (result.prompt_label, node.wording)
+
+
 async def test_hook_llmflow_run_started(site_packages: SitePackages) -> None:
     """A run is announced once, with the name of what was called."""
     recorder = Recorder(site_packages, "llmflow_run_started")
@@ -285,6 +317,32 @@ async def test_hook_llmflow_store(site_packages: SitePackages) -> None:
 
     assert (["fine", "fine"], 1) == (values, len(model.requests))
     assert ["acme://somewhere", "closed"] == plugin.urls
+
+
+REDACTORS = """
+from llmflow import hookimpl
+
+names = []
+
+@hookimpl
+def llmflow_redactors(name):
+    names.append(name)
+    return [lambda text: text.replace("rain", "[WEATHER]")]
+"""
+
+
+async def test_hook_llmflow_redactors(site_packages: SitePackages, tmp_path: Path) -> None:
+    """What a plugin makes of the texts is what the journal stores; the call itself has the real ones."""
+    plugin = site_packages.module(site_packages.install("acme-redactor", REDACTORS))
+    path = tmp_path / "runs.db"
+    async with Runtime(journal=f"sqlite:///{path}"):
+        value = await asking(scripted("no rain"))("rain")
+    with sqlite3.connect(path) as connection:
+        stored = connection.execute("SELECT inputs, output, content FROM nodes").fetchall()
+    connection.close()
+
+    assert (value, ["question"]) == ("no rain", plugin.names)
+    assert [('{"word":"[WEATHER]"}', '"no [WEATHER]"', "redacted")] == stored
 
 
 async def test_hook_llmflow_cache_hit(site_packages: SitePackages) -> None:

@@ -105,6 +105,7 @@ TABLE = [
     Row("deadline", raising(errors.DeadlineExceeded), errors.DeadlineExceeded, NEVER),
     Row("plugin", raising(errors.PluginCallError), errors.PluginCallError, NEVER),
     Row("run conflict", raising(errors.RunConflict), errors.RunConflict, NEVER),
+    Row("no journal", raising(errors.JournalUnavailable), errors.JournalUnavailable, NEVER),
 ]
 
 rows = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.label)

@@ -104,7 +104,9 @@ def test_files_need_a_user_turn() -> None:
 
 def test_nothing_to_ask_is_a_definition_error() -> None:
     """Neither text nor docstring."""
-    with pytest.raises(DefinitionError, match=r"step 'ask' has nothing to ask: prompt\(\) has no text and the step no"):
+    with pytest.raises(
+        DefinitionError, match=r"step 'ask' has nothing to ask: prompt\(\) has no text, the step no docstring"
+    ):
         messages(Prompt())
 
 

@@ -208,7 +208,7 @@ class TestCheck:
     def test_the_system_text_is_called_so(self) -> None:
         """`where` names the text."""
         with pytest.raises(DefinitionError, match="line 1 of its system text uses 'x'"):
-            Template("{{ x }}", step="ask", where="system text").check([])
+            Template("{{ x }}", step="ask", where="its system text").check([])
 
     def test_an_unused_parameter_is_warned_of(self) -> None:
         """Also when the text has no markers at all; the warning points at the caller."""

@@ -723,10 +723,11 @@ async def test_what_is_left_early_is_cancelled(file):
     def tell(word: str) -> str:
         return prompt(word)
 
-    async with Runtime(journal=f"sqlite:///{file}"):
+    async with Runtime(journal=f"sqlite:///{file}") as runtime:
         async with tell.with_(run_id="a").stream("x") as stream:
             async for _ in stream:
                 break
+        await runtime.journal.settled()
         before = rows(file, "SELECT count(*) FROM runs WHERE status = 'running'")
         value = await tell.with_(run_id="a")("x")
 

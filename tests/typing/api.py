@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypedDict, TypeVar, assert_type
 
 import anyio
@@ -97,6 +98,7 @@ from llmflow import (
     UnpricedModelWarning,
     UnusedParameterWarning,
     Usage,
+    Wording,
     build,
     configure_logging,
     context,
@@ -343,6 +345,7 @@ async def results() -> None:
     assert_type(result.latency_s, float)
     assert_type(result.cached, bool)
     assert_type(result.model, str | None)
+    assert_type(result.prompt_label, str | None)
     assert_type(result.run_id, str)
     either: Result[Ticket | Other] = result  # a result gives its value out and takes none in
     print(either)
@@ -660,6 +663,9 @@ async def runtimes() -> None:
         plugins=[Plugin()], models={"openai/gpt-5": MODELS[0]}, prices={"a/b": Price(input=1, output=2)}
     ) as runtime:
         assert_type(runtime, Runtime)
+    weights = {"triage": {"production": 9, "canary": 1}}
+    assert_type(Runtime(prompts="prompts", variants=weights), Runtime)
+    assert_type(Runtime(prompts=Path("prompts"), variants={"triage": {"a": 0.5, "b": 1, "sticky": "user"}}), Runtime)
     assert_type(plan(support), Plan)
     assert_type(plan(bare, runtime=runtime), Plan)
     assert_type(str(plan(split)), str)
@@ -757,6 +763,11 @@ class Plugin:
     @hookimpl
     def llmflow_price(self, model: Model) -> Price | None:
         return Price(input=0, output=0) if model.provider == "echo" else None
+
+    @hookimpl
+    def llmflow_prompt(self, name: str, label: str | None) -> Wording | None:
+        params: Params = {"temperature": 0.1}
+        return Wording(f"{name} {label}", system="Be brief.", params=params, origin="shelf://triage", line=7)
 
     @hookimpl
     def llmflow_store(self, url: str) -> CacheStore | None:

@@ -31,6 +31,7 @@ from llmflow import (
     Site,
     Step,
     Timeout,
+    Wording,
     build,
     context,
     flow,
@@ -305,6 +306,11 @@ Runtime(policies=[3])  # expect-error
 Runtime(policies=Retry(3))  # expect-error
 Runtime(model="openai/gpt-5")  # expect-error
 Runtime(prices={"openai/gpt-5": 0.5})  # expect-error
+Runtime(prompts=7)  # expect-error
+Runtime(variants={"triage": "canary"})  # expect-error
+Wording()  # expect-error
+Wording("Hello", "Be brief.")  # expect-error
+Wording("Hello", params={"warmth": 1})  # expect-error
 plan("support")  # expect-error
 context(tags=["a"])  # expect-error
 

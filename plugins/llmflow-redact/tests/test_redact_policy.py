@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,11 @@ import pytest
 from llmflow_redact import Redact
 from pydantic import BaseModel
 
-from llmflow import Model, ProviderUnavailable, Reply, Request, Retry, plan, prompt, step
+from llmflow import Model, ProviderUnavailable, Reply, Request, Retry, Runtime, plan, prompt, step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from llmflow import Runtime
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("redacting")]
 
@@ -168,3 +168,24 @@ def test_the_readme_tells_the_truth() -> None:
     for number, block in enumerate(blocks):
         here = block.replace("Runtime()", "Runtime(plugins=[llmflow_redact])")  # where the plugin is not installed
         exec(compile(here, f"README.md, block {number}", "exec"), {"llmflow_redact": llmflow_redact})
+
+
+async def test_what_the_journal_stores_is_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what a step was given nor what it answered is in the file with an address in it."""
+    monkeypatch.setenv("LLMFLOW_DISABLE_PLUGINS", "all")
+    path = tmp_path / "runs.db"
+    script = Script("Ann's address is ann@example.com.")
+
+    @step(script.model)
+    def find(message: str) -> str:
+        return prompt(f"Find it: {message}")
+
+    async with Runtime(plugins=[llmflow_redact], store=f"sqlite:///{path}"):
+        answer = await find("I am ann@example.com")
+    with sqlite3.connect(path) as connection:
+        (stored,) = connection.execute("SELECT inputs, output, content FROM nodes").fetchall()
+    connection.close()
+
+    assert "ann@example.com" in answer
+    assert ('{"message":"I am [EMAIL]"}', '"Ann\'s address is [EMAIL]."', "redacted") == stored
+    assert b"ann@example.com" not in path.read_bytes()
