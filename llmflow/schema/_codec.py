@@ -108,7 +108,7 @@ def _same(value: Any, again: Any) -> bool:
     """Whether two values are the same in every part: an enum in a list is not the text that it equals, nor 1 True."""
     if type(value) is not type(again):
         return False
-    if isinstance(value, list) and _is_plain(cast("Sequence[Any]", value), again):
+    if isinstance(value, list) and _is_plain(cast("list[object]", value), again):
         return True
     parts = _parts(value)
     if parts is None:
@@ -120,20 +120,20 @@ def _same(value: Any, again: Any) -> bool:
 def _parts(value: Any) -> list[Any] | None:
     """Return what a value consists of, None for what has no parts."""
     if isinstance(value, dict):
-        found = cast("Mapping[Any, Any]", value)
-        return [*found.keys(), *found.values()]
+        named = cast("Mapping[object, Any]", value)
+        return [*named.keys(), *named.values()]
     if isinstance(value, list | tuple):
         return list(cast("Sequence[Any]", value))
+    if hasattr(value, "__pydantic_fields__") and not is_dataclass(value):
+        fields: Mapping[str, Any] = getattr(cast("object", type(value)), "__pydantic_fields__", {})
+        private = getattr(value, "__pydantic_private__", None)
+        return [*(value.__dict__.get(name) for name in fields), value.__pydantic_extra__, private]
     if is_dataclass(value):
         return [getattr(value, one.name, None) for one in dataclass_fields(value)]
-    names: Mapping[str, Any] | None = getattr(value.__class__, "__pydantic_fields__", None)
-    if names is not None:
-        private = getattr(value, "__pydantic_private__", None)
-        return [*(value.__dict__.get(name) for name in names), value.__pydantic_extra__, private]
     return None
 
 
-def _is_plain(value: Sequence[Any], again: Sequence[Any]) -> bool:
+def _is_plain(value: list[Any], again: list[Any]) -> bool:
     """Whether two lists hold the same texts, numbers and the like; what is quickly found out of long ones."""
     kinds = list(map(type, value))
     return _PLAIN.issuperset(kinds) and kinds == list(map(type, again)) and value == again
@@ -156,4 +156,5 @@ def _kinds(value: Any) -> object:
     """Return the members of a set with their types, which have no order to be compared in."""
     if not isinstance(value, set | frozenset):
         return None
-    return {(type(one), one) for one in cast("set[object]", value)}
+    members: set[Any] = cast("set[Any]", value)
+    return {(cast("Any", type(one)), one) for one in members}

@@ -475,19 +475,13 @@ def _text_of_parts(value: Any) -> str:
         parts = sorted(f"{_text(key)}:{_text(one)}" for key, one in cast("Mapping[object, object]", value).items())
     elif isinstance(value, list | tuple):
         parts = [_text(one) for one in cast("Sequence[object]", value)]
-    elif (names := _names_of(value)) is not None:
-        parts = [f"{name}:{_text(getattr(value, name, None))}" for name in names]
+    elif is_dataclass(value) or hasattr(value, "__pydantic_fields__"):
+        known: Mapping[str, object] = getattr(cast("object", type(value)), "__pydantic_fields__", {})
+        names = [one.name for one in fields(value)] if is_dataclass(value) else [*known]
+        parts = [f"{name}:{_text(getattr(cast('object', value), name, None))}" for name in names]
     else:
         return f"?{kind}"
     return f"{kind}({','.join(parts)})"
-
-
-def _names_of(value: Any) -> list[str] | None:
-    """Return the fields of a dataclass or model."""
-    if is_dataclass(value):
-        return [one.name for one in fields(value)]
-    names: Mapping[str, object] | None = getattr(value.__class__, "__pydantic_fields__", None)
-    return None if names is None else list(names)
 
 
 def inputs_as_json(inputs: Mapping[str, object]) -> bytes | None:

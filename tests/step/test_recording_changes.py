@@ -322,7 +322,7 @@ async def test_redacted(path, model):
     await begin(path, unit, plugins=[Redacting()])
     model.breaks = False
     async with Runtime(journal=f"sqlite:///{path}", plugins=[Redacting()]):
-        with pytest.raises(RunConflict, match=r"what step 'ask' \(work/ask\) was given or gave was redacted") as caught:
+        with pytest.raises(RunConflict, match=r"what step 'ask' \(work/ask\) gave was redacted") as caught:
             await unit.with_(run_id="a")("x")
     found = dict(rows(path, "SELECT key, output FROM nodes WHERE status = 'ok'"))
     before = dict(model.count)

@@ -554,7 +554,7 @@ async def test_redacted_before_it_is_stored(journal, path):
     journal.close()
 
     assert {"card": "****", "deep": [{"4111": ["a ****"]}, 4111, None]} == json.loads(claim.run.inputs)
-    assert ("redacted", b'{"x":"****"}', "whole") == (
+    assert ("redacted-inputs", b'{"x":"****"}', "whole") == (
         claim.find("a").content,
         claim.find("a").inputs,
         claim.find("b").content,
