@@ -1,5 +1,6 @@
 """Steps, and what they share with tasks and flows."""
 
+from llmflow.step._arguments import input_hash, inputs_as_json
 from llmflow.step._attempts import chain_requests
 from llmflow.step._bound import BoundSite, BoundStep
 from llmflow.step._bound_variants import BoundVariants, steps_of
@@ -7,7 +8,8 @@ from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
 from llmflow.step._record import annotate, total_cost, total_usage
 from llmflow.step._recorder import Recorder, Shape
-from llmflow.step._recording import OnChange, Recording, inner_run, input_hash, inputs_as_json
+from llmflow.step._recording import OnChange, Recording
+from llmflow.step._run_ids import inner_run
 from llmflow.step._signature import Signature, origin, read_signature
 from llmflow.step._step import Step, StepDecorator, step
 from llmflow.step._stream import Final, Restarted, Snapshot, Stream

@@ -16,8 +16,9 @@ from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.messages import Outcome
 from llmflow.policy import check_count
+from llmflow.step._arguments import content_key
 from llmflow.step._call import Deferred
-from llmflow.step._recording import content_key, inner_run
+from llmflow.step._run_ids import inner_run
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmflow.errors import DefinitionError, RunConflict
 from llmflow.journal import GraphSeen, PromptSeen
-from llmflow.step._recording import HOW_TO_GO_ON, Recording, input_hash
+from llmflow.step._arguments import input_hash
+from llmflow.step._recall import HOW_TO_GO_ON
+from llmflow.step._recording import Recording
 
 if TYPE_CHECKING:
     from llmflow.context import Run

@@ -17,7 +17,7 @@ from llmflow.records import quick
 from llmflow.schema import codec_of
 from llmflow.step._call import Call
 from llmflow.step._map import MapCall
-from llmflow.step._recording import check_run_id, inner_run
+from llmflow.step._run_ids import check_run_id, inner_run
 from llmflow.step._signature import Signature, origin
 from llmflow.step._stream import Stream
 from llmflow.step._sync import run_blocking

@@ -1,0 +1,162 @@
+"""What a run did before, given again when it is taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmflow.errors import RunConflict, StepError
+from llmflow.messages import Result
+from llmflow.step._arguments import UNKNOWN_ITEM
+
+if TYPE_CHECKING:
+    from llmflow.journal import Claimed, RecordedNode, RunKind
+    from llmflow.step._recorder import Recorder
+    from llmflow.step._unit import Bound, Unit
+
+__all__ = ["HOW_TO_GO_ON", "Recall", "conflict", "of_run"]
+
+E = TypeVar("E", bound=StepError)
+
+HOW_TO_GO_ON = (
+    'To go on with what is recorded: llmflow resume --use-recorded, or Runtime(on_change="use-recorded").',
+    'To ask again, and pay again: llmflow resume --rerun-changed, or Runtime(on_change="rerun-changed").',
+)
+_NOTHING = Decimal(0)
+
+
+class Recall:
+    """Gives what is recorded of a run, unless that would be something else than asked for now.
+
+    Args:
+        recorder: Says what to do about what has changed.
+        claimed: What is recorded.
+        run_id: Of the run.
+    """
+
+    def __init__(self, recorder: Recorder, claimed: Claimed, run_id: str) -> None:
+        self._recorder = recorder
+        self._on_change = recorder.on_change
+        self._reruns = recorder.on_change == "rerun-changed"
+        self._claimed = claimed
+        self._run_id = run_id
+
+    def run(self, unit: Unit[..., Any], kind: RunKind) -> Result[Any]:
+        """Return what the run gave when it ran.
+
+        Raises:
+            RunConflict: When that cannot be given again.
+        """
+        assert self._claimed.run is not None
+        data, version, model = self._claimed.run.output, None, None
+        if kind != "flow" and (node := self._claimed.find(unit.name)) is not None:
+            data, version, model = node.output, node.prompt_version, node.model
+            self._check_content(node)
+        if kind == "flow" and self._claimed.run.content == "redacted":
+            self._check_unredacted(f"what flow {unit.name!r} gave")
+        codec = self._recorder.codec(unit)
+        if data is None or codec is None:
+            raise self._conflict(
+                "it has ended well, but its value was not stored",
+                "Without its value it can be neither given again nor asked for anew under this id; use another run id.",
+            )
+        try:
+            value = codec.load(data)
+        except ValueError as exc:
+            why = f"its value no longer fits what {unit.kind} {unit.name!r} returns: {exc}"
+            raise self._conflict(why, "Use another run id.") from exc
+        return self._result(unit, value, model, version)
+
+    def node(self, key: str, unit: Unit[..., Any], bound: Bound, hashed: str) -> Result[Any] | None:
+        """Return the recorded result of a node, None when it has to be run.
+
+        Raises:
+            RunConflict: When it was something else that was recorded, and nobody said what to do about it.
+        """
+        found = None if key.partition("#")[0].endswith(UNKNOWN_ITEM) else self._claimed.find(key)
+        if found is None or not self._holds(found, bound, hashed):
+            return None
+        codec = self._recorder.codec(unit)
+        if found.output is None or codec is None:
+            return None
+        try:
+            value = codec.load(found.output)
+        except ValueError as exc:
+            if self._reruns:
+                return None
+            why = f"what {_named(found)} gave no longer fits its type: {exc}"
+            raise self._conflict(why, HOW_TO_GO_ON[-1]) from exc
+        return self._result(unit, value, found.model, found.prompt_version)
+
+    def _holds(self, found: RecordedNode, bound: Bound, hashed: str) -> bool:
+        """Whether a node ended well, and the same would be asked now, or that does not matter."""
+        if found.status != "ok" or found.content == "inputs":
+            return False
+        if (change := _change(found, bound, hashed)) is not None and self._on_change != "use-recorded":
+            if self._reruns:
+                return False
+            raise self._conflict(f"{_named(found)} {change}", *HOW_TO_GO_ON)
+        if self._reruns and found.content in ("redacted", "hashed"):
+            return False
+        self._check_content(found)
+        return True
+
+    def chose(self, key: str) -> bool:
+        """Whether the fallback of an `or_else` was taken."""
+        found = self._claimed.find(key)
+        return found is not None and found.kind == "or_else"
+
+    def _check_content(self, found: RecordedNode) -> None:
+        """Refuse to go on with what is not what the node gave."""
+        if found.content == "hashed":
+            why = f"only hashes are stored of {_named(found)}, as store_content was False"
+            raise self._conflict(why, HOW_TO_GO_ON[-1])
+        if found.content == "redacted":
+            self._check_unredacted(f"what {_named(found)} gave")
+
+    def _check_unredacted(self, what: str) -> None:
+        if self._on_change != "use-recorded":
+            raise self._conflict(f"{what} was redacted before it was stored", *HOW_TO_GO_ON)
+
+    def _conflict(self, why: str, *notes: str) -> RunConflict:
+        return conflict(self._run_id, why, *notes)
+
+    def _result(self, unit: Unit[..., Any], value: object, model: str | None, version: str | None) -> Result[Any]:
+        return Result(
+            value=value,
+            cost_usd=_NOTHING,
+            model=model,
+            prompt_version=version,
+            run_id=self._run_id,
+            step=unit.name,
+            recorded=True,
+        )
+
+
+def conflict(run_id: str, why: str, *notes: str) -> RunConflict:
+    """Return the error for a run that cannot be taken up, with what can be done about it as notes."""
+    error = of_run(run_id, RunConflict(f"run {run_id!r}: {why}"))
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+def of_run(run_id: str, error: E) -> E:
+    """Return an error as one of a run that has spent nothing."""
+    error.run_id, error.cost_usd = run_id, _NOTHING
+    return error
+
+
+def _named(found: RecordedNode) -> str:
+    return f"{found.kind} {found.name!r} ({found.key})"
+
+
+def _change(found: RecordedNode, bound: Bound, hashed: str) -> str | None:
+    """Say what is different from when a node was recorded."""
+    versions: Sequence[str] = getattr(bound, "versions", ())
+    if versions and found.prompt_version not in versions:
+        return f"was asked with prompt {found.prompt_version}, and would be asked with {' or '.join(versions)}"
+    if hashed != found.input_hash:
+        return "was given other inputs"
+    return None
