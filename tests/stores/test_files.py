@@ -77,3 +77,22 @@ def test_a_thread_with_nothing_to_do_ends(monkeypatch):
             thread.join(10)
 
     assert (None, [[0], [1]]) == (writer._thread, written)
+
+
+def test_what_nobody_waits_for_gathers_and_who_waits_does_not_wait_for_that(monkeypatch):
+    """A commit each for a handful of notes would be most of what they cost; `flush` and a ticket have them at once."""
+    monkeypatch.setattr("llmflow.stores._writer._GATHERING", 600.0)
+    written = []
+    writer = Writer(written.append, name="test", limit=10)
+
+    for number in range(3):
+        writer.add(number)
+    writer.flush(60)
+    for number in range(3, 6):
+        writer.add(number)
+    ticket = writer.ticket()
+    writer.flush(60)
+
+    assert [[0, 1, 2], [3, 4, 5]] == written
+    assert ticket is not None
+    assert ticket.error is None
