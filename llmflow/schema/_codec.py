@@ -14,7 +14,7 @@ from pydantic.errors import PydanticUserError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Codec", "codec_of"]
+__all__ = ["Codec", "codec_of", "why_no_codec"]
 
 _KEEPS_BYTES = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings")
 _PLAIN = frozenset({str, int, bool, type(None)})
@@ -102,6 +102,15 @@ def codec_of(annotation: Any) -> Codec | None:
             return Codec(adapter, careful=True)
     except (PydanticUserError, NameError, TypeError, RecursionError):
         return None
+
+
+def why_no_codec(annotation: Any) -> str:
+    """Return the reason for which a type has no codec, in the words of pydantic, for people to read."""
+    try:
+        TypeAdapter(annotation)
+    except Exception as exc:  # noqa: BLE001  # whatever it is, it is the reason
+        return str(exc).partition("\n")[0].partition(". ")[0].rstrip(".")
+    return "no reason given"
 
 
 def _same(value: Any, again: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llmflow.errors import DefinitionError, RunConflict
 from llmflow.journal import GraphSeen, PromptSeen
+from llmflow.schema import why_no_codec
 from llmflow.step._arguments import input_hash
 from llmflow.step._recall import HOW_TO_GO_ON
 from llmflow.step._recording import Recording
@@ -235,7 +236,7 @@ def _check_tasks(unit: Unit[..., Any]) -> None:
         if one.kind == "task" and getattr(one, "journal", False) and one.codec is None:
             returns = getattr(one.signature.returns, "__name__", one.signature.returns)
             msg = (
-                f"task {one.name!r} returns {returns}, which pydantic cannot serialise, so a run with an id cannot keep it; "
-                f"say @task(journal=False), and it runs again when the run is taken up"
+                f"task {one.name!r} returns {returns}, which pydantic cannot serialise, so a run with an id cannot keep it "
+                f"({why_no_codec(one.signature.returns)}); say @task(journal=False), and it runs again when the run is taken up"
             )
             raise DefinitionError(msg)
