@@ -42,12 +42,14 @@ def test_a_command_keeps_answers_for_the_next(shell, home):
     assert (home / ".llmflow" / "llmflow.db").exists()
 
 
-def test_a_command_without_a_cache_leaves_no_file(shell, home):
-    """The file is made when an answer is kept."""
-    shell("run", "cached.py:uncached", "--input", "x")
+def test_a_command_that_runs_nothing_leaves_no_file(shell, home):
+    """The file is made when something is kept or recorded; a step without a cache keeps no answer in it."""
     shell("plan", "cached.py:reply")
+    made_by_plan = (home / ".llmflow").exists()
+    shell("run", "cached.py:uncached", "--input", "x")
 
-    assert not (home / ".llmflow").exists()
+    assert (False, True) == (made_by_plan, (home / ".llmflow" / "llmflow.db").exists())
+    assert [] == json.loads(shell("cache", "ls", "--json").out)["entries"]
 
 
 def test_another_place_may_be_named(shell, home):

@@ -112,9 +112,10 @@ def test_json_tells_of_each_step_of_a_flow_what_it_cost_and_saved(llmflow):
     llmflow("run", "pressed.py:both", "--input", "a")
     calls = json.loads(llmflow("run", "pressed.py:both", "--input", "b", "--json").out)["calls"]
 
-    assert [("shaky", False, "0.003", None), ("reply", True, "0", "0.003")] == [
+    # Neither waits for the other, so which is told first is open.
+    assert {("shaky", False, "0.003", None), ("reply", True, "0", "0.003")} == {
         (one["step"], one["cached"], one["cost_usd"], one["saved_usd"]) for one in calls
-    ]
+    }
 
 
 def test_one_step_of_one_model_needs_no_report():

@@ -464,13 +464,13 @@ def test_check_says_that_a_cost_is_unknown(shell, home):
     assert "re-buys 1 kept answer, still valid, whose cost is unknown" in ran.out
 
 
-def test_check_where_the_cache_is_in_memory(anew, home, monkeypatch):
+def test_check_where_the_cache_is_in_memory(shell, home, monkeypatch):
     """Nobody can tell what is in it."""
-    anew("prompts", "lock", "app.py")
+    shell("prompts", "lock", "app.py")
     edit(home, ("Classify:", "Sort:"))
     monkeypatch.setenv("LLMFLOW_CACHE", "memory://")
 
-    assert "re-buys an unknown number of answers" in anew("check").out
+    assert "re-buys an unknown number of answers" in shell("check").out
 
 
 def test_check_where_the_cache_cannot_be_read(anew, home):

@@ -75,7 +75,7 @@ def test_the_wheel_is_found_and_acts(installed: Path) -> None:
     done = subprocess.run((sys.executable, "-c", PROGRAM), env=environment, capture_output=True, text=True, check=True)
     said: dict[str, Any] = json.loads(done.stdout)
 
-    assert ["redact", "0.1.0", "active", ["llmflow_policies"]] == said["info"]
+    assert ["redact", "0.1.0", "active", ["llmflow_policies", "llmflow_redactors"]] == said["info"]
     assert ["before RETRY", "plugin:llmflow-redact 0.1.0"] == [said["layer"][0], said["layer"][2]]
     assert said["layer"][1].startswith("Redact")
     assert "I am [EMAIL]" == said["answer"]

@@ -50,6 +50,8 @@ from llmflow import (
     Flow,
     Hedge,
     InvalidOutput,
+    Journal,
+    JournalUnavailable,
     Kept,
     Ledger,
     LedgerRow,
@@ -682,6 +684,7 @@ ERRORS: tuple[type[LLMFlowError], ...] = (
     ContextTooLong,
     DeadlineExceeded,
     DefinitionError,
+    JournalUnavailable,
     PluginCallError,
     PluginDefinitionError,
     PluginError,
@@ -746,6 +749,7 @@ def spent(runtime: Runtime) -> None:
     ledger: Ledger = runtime.ledger
     assert_type(ledger.rows(), tuple[LedgerRow, ...])
     assert_type(ledger.rows()[0].cost_usd, Decimal | None)
+    assert_type(runtime.journal, Journal)
     Price(input=1.25, output=10, tiers=(Tier(above=200_000, input=2.5),))
 
 
