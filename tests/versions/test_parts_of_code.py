@@ -162,7 +162,7 @@ def refer(value: object) -> str:
     raise Unseen(msg)
 
 
-WRITER = Writer(refer, Home("app", folder="/home/app").relative, lambda part, reason: None)
+WRITER = Writer(refer, Home("app", folder="/srv/app").relative, lambda part, reason: None)
 
 
 @dataclasses.dataclass
@@ -184,7 +184,7 @@ Point = collections.namedtuple("Point", "x y")
         ({"b": 1, "a": 2}, 'dict["b":0x1,"a":0x2]'), (types.MappingProxyType({1: 2}), "mappingproxy[0x1:0x2]"),
         (bytearray(b"a"), "bytearray('61')"), (range(3), "range(0, 3)"), (fractions.Fraction(1, 2), "Fraction(1, 2)"),
         (Decimal("1.50"), '{"decimal:Decimal":"1.50"}'), (dt.date(2026, 1, 2), '{"datetime:date":"2026-01-02"}'),
-        (PurePosixPath("a/b"), 'path("a/b")'), (PurePosixPath("/home/app/a"), 'path("a")'), ("/home/app", 'path(".")'),
+        (PurePosixPath("a/b"), 'path("a/b")'), (PurePosixPath("/srv/app/a"), 'path("a")'), ("/srv/app", 'path(".")'),
         (Pair(1, [2]), 'Pair("a":0x1,"b":list[0x2])'), (Point(1, 2), 'Point("x":0x1,"y":0x2)'),
         (list[int], "list[int]"), (int | None, "type(Union,[int,NoneType])"), (typing.Optional[int], "type(Union,[int,NoneType])"),
         (typing.Literal["a"], 'type(Literal,["a"])'), (typing.Any, '"typing.Any"'), (typing.TypeVar("T"), 'TypeVar("T")'),
@@ -233,9 +233,9 @@ def test_whose_a_module_is():
         ({"__name__": "nowhere"}, Home("nowhere")),
         ({"__name__": "no_such.module"}, Home("no_such.module", package="no_such")),
         ({"__name__": "six", "__file__": "/lib/site-packages/six.py"}, Home("six")),
-        ({"__name__": "app", "__file__": "/home/app/app.py"}, Home("app", folder="/home/app")),
+        ({"__name__": "app", "__file__": "/srv/app/app.py"}, Home("app", folder="/srv/app")),
         ({"__name__": "__main__", "__spec__": types.SimpleNamespace(name="pkg_x.app")}, Home("__main__", package="pkg_x")),
-        ({"__name__": "__main__", "__file__": "/home/app/app.py", "__spec__": None}, Home("__main__", folder="/home/app")),
+        ({"__name__": "__main__", "__file__": "/srv/app/app.py", "__spec__": None}, Home("__main__", folder="/srv/app")),
     ],
 )  # fmt: skip
 def test_the_home_of_a_module(names, home):
