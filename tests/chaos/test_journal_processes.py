@@ -16,11 +16,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 PROGRAM = """
 import asyncio, os, sys
 from pathlib import Path
-from llmflow import Model, Price, Reply, Runtime, Usage, flow, gather, prompt, step, task
+from llmflow import Hedge, Model, Price, Reply, Runtime, Usage, flow, gather, prompt, step, task
 
 folder, name, kind = sys.argv[1:4]
 log = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 gate = os.path.join(folder, "gate")
+open_requests = []
 
 
 async def answer(request):
@@ -29,15 +30,29 @@ async def answer(request):
     if kind == "stuck" and text.startswith("20"):
         print("stuck", flush=True)
         await asyncio.sleep(1000)
+    if kind == "hedged" and text == "h!":
+        open_requests.append(text)
+        if len(open_requests) == 2:
+            print("stuck", flush=True)
+        await asyncio.sleep(1000)
     if kind == "gated" and text == "w1":
         while not os.path.exists(gate):
             await asyncio.sleep(0.001)
-    await asyncio.sleep(0.002)
+    if kind != "hedged again":
+        await asyncio.sleep(0.002)
     return Reply(text=text + "!", usage=Usage(input_tokens=10, output_tokens=5), model="fake/one")
 
 
-@step(Model("fake/one", handler=answer, price=Price(input=1.0, output=1.0)))
+FAKE = Model("fake/one", handler=answer, price=Price(input=1.0, output=1.0))
+
+
+@step(FAKE)
 def ask(word: str) -> str:
+    return prompt(word)
+
+
+@step(FAKE, Hedge(after="1ms"))
+def ask_twice(word: str) -> str:
     return prompt(word)
 
 
@@ -57,11 +72,18 @@ async def mapped(words: list[str]) -> str:
     return await join(await ask.map(words, concurrency=4))
 
 
+@flow
+async def hedged(word: str) -> str:
+    return await ask_twice(await ask(word))
+
+
 async def main():
     async with Runtime(journal=f"sqlite:///{folder}/journal.db"):
         print("ready", flush=True)
         if kind in ("stuck", "takes over"):
             print(await mapped.with_(run_id="a")([str(number) for number in range(30)]), flush=True)
+        elif kind.startswith("hedged"):
+            print(await hedged.with_(run_id="a")("h"), flush=True)
         else:
             print(await several.with_(run_id="a")("z"), flush=True)
 
@@ -154,3 +176,19 @@ def test_a_killed_program_is_run_again(start, tmp_path):
 
     assert ("ready\n" + "|".join(f"{number}!" for number in range(30)) + "\n", "") == (value, errors)
     assert len([one for one in asked(tmp_path).values() if one > 1]) <= 4
+
+
+def test_two_requests_of_a_hedge_are_in_flight(start, tmp_path):
+    """Both may have been answered, so both are uncertain and charged; the node before them is not paid again."""
+    first = start("first", "hedged")
+    assert ["ready\n", "stuck\n"] == [first.stdout.readline() for _ in range(2)]
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    value, errors = start("second", "hedged again").communicate(timeout=60)
+
+    assert ("ready\nh!!\n", "") == (value, errors)
+    assert 1 == asked(tmp_path)["h"]
+    lost = rows(tmp_path, "SELECT number, hedge, cost_nano = reserved_nano FROM attempts WHERE outcome = 'uncertain'")
+    assert [(1, 0, 1), (2, 1, 1)] == sorted(lost)
+    paid = "SELECT step, count(*) FROM attempts WHERE outcome = 'ok' GROUP BY step ORDER BY step"
+    assert [("ask", 1), ("ask_twice", 1)] == rows(tmp_path, paid)
