@@ -50,7 +50,7 @@ def test_the_head_says_what_became_of_it(llmflow, journal):
     out = llmflow("show", "order-41").out
 
     assert out.startswith("support  ok  order-41\n  started  ")
-    assert ", taken up again 1 time\n  took     2.2 s\n" in out
+    assert ", taken up again 1 time\n  took     2.2 s, the last time\n" in out
     assert "  calls    2 calls, 3 requests, 240 tokens in, 80 out\n  cost     $0.00022\n" in out
     assert "  prompts  triage 1a2b3c4d5e6f (production), 1 call\n           draft 0d0d0d0d0d0d, 1 call\n" in out
     assert "  tenant   acme\n  tags     team=support\n" in out
