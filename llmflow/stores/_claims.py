@@ -13,11 +13,12 @@ from llmflow.errors import RunConflict
 from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
 from llmflow.stores._journal_rows import OPEN, Rows, execute
 from llmflow.stores._owner import LEASE, is_alive, myself
+from llmflow.stores._recorded import NODE_COLUMNS, as_bytes, as_text, as_text_or_none, node_fields
 
 __all__ = ["NO_REPLAY", "Asked", "Claim", "claim", "give_up_dead_runs", "runs_named"]
 
 _RUN = "run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content"
-_NODE = "key, name, kind, status, model, prompt_version, input_hash, inputs, output, content, error, latency_s"
+_NODE = f"{', '.join(NODE_COLUMNS)}, latency_s"
 _FIND = f"SELECT {_NODE} FROM nodes WHERE run_id = ? AND key = ?"
 _GET_RUN = f"SELECT owner, lease, {_RUN} FROM runs WHERE run_id = ?"
 _TAKE = (
@@ -63,16 +64,19 @@ class Claim:
 
     def versions(self) -> Sequence[tuple[str, str, str, str | None]]:
         """Return key, name, kind and prompt version of every node that went well."""
-        return [(_text(a), _text(b), _text(c), _text_or_none(d)) for a, b, c, d in self._rows(_VERSIONS, self._run_id)]
+        return [
+            (as_text(a), as_text(b), as_text(c), as_text_or_none(d))
+            for a, b, c, d in self._rows(_VERSIONS, self._run_id)
+        ]
 
     def spent(self) -> Mapping[str, Spent]:
         """Return what each step has spent."""
-        return {_text(step): (usd, tokens, calls) for step, usd, tokens, calls in self._rows(_SPENT, self._run_id)}
+        return {as_text(step): (usd, tokens, calls) for step, usd, tokens, calls in self._rows(_SPENT, self._run_id)}
 
     def nodes_of(self, graph: str, /) -> str | None:
         """Return the nodes of a graph."""
         rows = self._rows("SELECT nodes FROM graphs WHERE graph = ?", graph)
-        return _text(rows[0][0]) if rows else None
+        return as_text(rows[0][0]) if rows else None
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         with self._reading() as connection:
@@ -110,7 +114,7 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
     _check(known, run)
     if known.status == "ok" and run.kind != "map":  # the items of a map may have become more
         return Claim("finished", run.run_id, known, reading)
-    owner = _text_or_none(owner)
+    owner = as_text_or_none(owner)
     is_ours = owner == myself()
     if known.status == "running" and (mine if is_ours else is_alive(owner, lease, now)):
         return Claim("busy", run.run_id, known, reading, is_ours=is_ours)
@@ -141,7 +145,7 @@ def give_up_dead_runs(connection: Any, now: float) -> None:
     """Mark the runs of processes that are gone as interrupted, and what they had in flight as uncertain."""
     found = connection.execute("SELECT run_id, owner, lease FROM runs WHERE status = 'running'").fetchall()
     for run_id, owner, lease in found:
-        if not is_alive(_text_or_none(owner), lease, now):
+        if not is_alive(as_text_or_none(owner), lease, now):
             connection.execute("UPDATE runs SET status = 'interrupted', owner = NULL WHERE run_id = ?", (run_id,))
             connection.execute(_UNCERTAIN, (run_id,))
 
@@ -161,48 +165,23 @@ def runs_named(connection: Any, name: str) -> list[RecordedRun]:
 # A reader of the file gives bytes for text, so that nothing in it can fail to be decoded; a writer gives text.
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _text_or_none(value: str | bytes | None) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
-
-
 def _run(row: Sequence[Any]) -> RecordedRun:
     run_id, target, kind, status, ref, command, graph, input_hash, inputs, output, content = row
     return RecordedRun(
-        run_id=_text(run_id),
-        target=_text(target),
-        kind=_text(kind),
-        status=_text(status),
-        ref=_text_or_none(ref),
-        command=_text_or_none(command),
-        graph=_text_or_none(graph),
-        input_hash=_text_or_none(input_hash),
-        inputs=_bytes(inputs),
-        output=_bytes(output),
-        content=_text(content),
+        run_id=as_text(run_id),
+        target=as_text(target),
+        kind=as_text(kind),
+        status=as_text(status),
+        ref=as_text_or_none(ref),
+        command=as_text_or_none(command),
+        graph=as_text_or_none(graph),
+        input_hash=as_text_or_none(input_hash),
+        inputs=as_bytes(inputs),
+        output=as_bytes(output),
+        content=as_text(content),
     )
 
 
 def _node(row: Sequence[Any]) -> RecordedNode:
-    key, name, kind, status, model, version, input_hash, inputs, output, content, error, latency_s = row
-    return RecordedNode(
-        key=_text(key),
-        name=_text(name),
-        kind=_text(kind),
-        status=_text(status),
-        model=_text_or_none(model),
-        prompt_version=_text_or_none(version),
-        input_hash=_text_or_none(input_hash),
-        inputs=_bytes(inputs),
-        output=_bytes(output),
-        content=_text(content),
-        error=_text_or_none(error),
-        latency_s=latency_s,
-    )
+    *shared, latency_s = row
+    return RecordedNode(**node_fields(shared), latency_s=latency_s)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmflow.journal import RecordedAnswer
 from llmflow.prices import dollars
 from llmflow.stores._claims import NO_REPLAY
+from llmflow.stores._recorded import NODE_COLUMNS, as_bytes, as_text, as_text_or_none, node_fields
 
 if TYPE_CHECKING:
     from llmflow.stores._claims import Reading
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["PastAnswers", "PastRun", "past_answers"]
 
 _COLUMNS = (
-    "nodes.run_id, nodes.key, nodes.name, nodes.kind, nodes.status, nodes.model, nodes.prompt_version, nodes.input_hash,"
-    " nodes.inputs, nodes.output, nodes.content, nodes.error, nodes.message, nodes.started, nodes.latency_s, runs.ref"
+    f"nodes.run_id, {', '.join(f'nodes.{name}' for name in NODE_COLUMNS)},"
+    " nodes.message, nodes.started, nodes.latency_s, runs.ref"
 )
 _NODES = "FROM nodes JOIN runs ON runs.run_id = nodes.run_id"
 _FIND = f"SELECT {_COLUMNS} {_NODES} WHERE nodes.run_id = ? AND nodes.key = ?"
@@ -85,13 +86,13 @@ def past_answers(
     chosen = f"SELECT {_COLUMNS} {_NODES} WHERE {where} AND {_WHOLE} ORDER BY nodes.started DESC, nodes.key LIMIT ?"
     with reading() as connection:
         rows = connection.execute(chosen, (*values, -1 if last is None else last)).fetchall()
-        taken = {run: _taken(connection, run) for run in {_text(row[0]) for row in rows}}
+        taken = {run: _taken(connection, run) for run in {as_text(row[0]) for row in rows}}
         oldest = rows[-1][13] if last is not None and len(rows) == last else float("-inf")
         others = f"SELECT nodes.content, count(*) {_NODES} WHERE {where} AND nodes.started >= ? AND NOT ({_WHOLE}) GROUP BY 1"
         unfit = Counter[str]()
         for content, number in connection.execute(others, (*values, oldest)):
-            unfit[_WHY_NOT.get(_text(content), "their inputs or answers could not be stored")] += number
-    return PastAnswers(tuple(_answer(row, taken[_text(row[0])]) for row in rows), unfit)
+            unfit[_WHY_NOT.get(as_text(content), "their inputs or answers could not be stored")] += number
+    return PastAnswers(tuple(_answer(row, taken[as_text(row[0])]) for row in rows), unfit)
 
 
 class PastRun:
@@ -122,7 +123,7 @@ class PastRun:
         """Return key, name, kind and status of every node, in the order they began."""
         with self._reading() as connection:
             rows = connection.execute(_KEYS, (self.run_id,)).fetchall()
-        return [(_text(key), _text(name), _text(kind), _text(status)) for key, name, kind, status in rows]
+        return [(as_text(key), as_text(name), as_text(kind), as_text(status)) for key, name, kind, status in rows]
 
     def with_inputs(self, name: str, inputs: bytes) -> Sequence[str]:
         """Return the keys of the nodes of this name that were given these inputs, as JSON."""
@@ -130,18 +131,18 @@ class PastRun:
             known: dict[bytes, list[str]] = {}
             with self._reading() as connection:
                 for key, given in connection.execute(_INPUTS, (self.run_id, name)):
-                    known.setdefault(_bytes(given) or b"", []).append(_text(key))
+                    known.setdefault(as_bytes(given) or b"", []).append(as_text(key))
             self._alike[name] = known
         return self._alike[name].get(inputs, ())
 
     def models(self, key: str) -> frozenset[str]:
         """Return the models that were asked for a node, whether they answered or not."""
         with self._reading() as connection:
-            return frozenset(_text(model) for (model,) in connection.execute(_MODELS, (self.run_id, key)))
+            return frozenset(as_text(model) for (model,) in connection.execute(_MODELS, (self.run_id, key)))
 
 
 def _taken(connection: Any, run_id: str) -> Mapping[str, _Taken]:
-    return {_text(node): taken for node, taken in _read_taken(connection.execute(_TAKEN, (run_id,)))}
+    return {as_text(node): taken for node, taken in _read_taken(connection.execute(_TAKEN, (run_id,)))}
 
 
 def _read_taken(rows: Iterator[Any]) -> Iterator[tuple[Any, _Taken]]:
@@ -150,42 +151,18 @@ def _read_taken(rows: Iterator[Any]) -> Iterator[tuple[Any, _Taken]]:
 
 
 def _answer(row: Sequence[Any], taken: Mapping[str, _Taken]) -> RecordedAnswer:
-    run_id, key, name, kind, status, model, version, input_hash, inputs, output, content, error, message, *rest = row
-    started, latency_s, ref = rest
-    nano, requests, cached = taken.get(_text(key), _Taken(0, 0, cached=False))
+    run_id, *shared = row
+    message, started, latency_s, ref = shared[len(NODE_COLUMNS) :]
+    fields = node_fields(shared[: len(NODE_COLUMNS)])
+    nano, requests, cached = taken.get(fields["key"], _Taken(0, 0, cached=False))
     return RecordedAnswer(
-        run_id=_text(run_id),
-        key=_text(key),
-        name=_text(name),
-        kind=_text(kind),
-        status=_text(status),
-        model=_text_or_none(model),
-        prompt_version=_text_or_none(version),
-        input_hash=_text_or_none(input_hash),
-        inputs=_bytes(inputs),
-        output=_bytes(output),
-        content=_text(content),
-        error=_text_or_none(error),
-        message=_text_or_none(message),
+        **fields,
+        run_id=as_text(run_id),
+        message=as_text_or_none(message),
         started=started,
         latency_s=latency_s,
-        ref=_text_or_none(ref),
+        ref=as_text_or_none(ref),
         cost_usd=None if nano is None else dollars(nano),
         requests=requests,
         cached=cached,
     )
-
-
-# A reader of a file gives bytes for text, so that nothing in it can fail to be decoded; the one in memory gives text.
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _text_or_none(value: str | bytes | None) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
