@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from llmflow.cli import main
+from llmflow.cli import _terminal, main
 from llmflow.context import runtimes
 
 PROGRAM = """
@@ -150,3 +151,15 @@ def shell(home: Path) -> Callable[..., Ran]:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns."""
+    monkeypatch.setattr(
+        _terminal,
+        "_console",
+        lambda stream: Console(
+            file=stream, width=80, force_terminal=True, color_system=None, highlight=False, markup=False
+        ),
+    )

@@ -8,9 +8,8 @@ import time
 from decimal import Decimal
 
 import pytest
-from rich.console import Console
 
-from llmflow.cli import _journal_file, _terminal
+from llmflow.cli import _journal_file
 
 from ..stores.journal_rows import DAY, NEW, OLD, Rows, fill  # noqa: TID252  # tests are no package
 
@@ -21,18 +20,6 @@ def journal(home):
     path = home / ".llmflow" / "llmflow.db"
     fill(path, time.time())
     return path
-
-
-@pytest.fixture
-def narrow(monkeypatch):
-    """A terminal of 80 columns."""
-    monkeypatch.setattr(
-        _terminal,
-        "_console",
-        lambda stream: Console(
-            file=stream, width=80, force_terminal=True, color_system=None, highlight=False, markup=False
-        ),
-    )
 
 
 def table(out):

@@ -6,9 +6,7 @@ import json
 import time
 
 import pytest
-from rich.console import Console
 
-from llmflow.cli import _terminal
 from llmflow.cli._timing import Axis
 
 from ..stores.journal_rows import DOWN, NEW, PAID, Rows, fill  # noqa: TID252  # tests are no package
@@ -31,18 +29,6 @@ def rows(path):
     made = Rows(path)
     yield made
     made.close()
-
-
-@pytest.fixture
-def narrow(monkeypatch):
-    """A terminal of 80 columns."""
-    monkeypatch.setattr(
-        _terminal,
-        "_console",
-        lambda stream: Console(
-            file=stream, width=80, force_terminal=True, color_system=None, highlight=False, markup=False
-        ),
-    )
 
 
 def test_the_head_says_what_became_of_it(llmflow, journal):

@@ -22,6 +22,8 @@ from llmflow.runtime import SystemClock
 from llmflow.stores._database import write_lock
 from llmflow.stores._journal import SqliteJournal
 
+from .sqlite_faults import FAULTS as SQLITE_FAULTS
+
 pytestmark = pytest.mark.anyio
 
 
@@ -78,23 +80,7 @@ class Store:
         return self if url.startswith("faulty:") else None
 
 
-def sqlite_error(code, name, text):
-    def make():
-        error = sqlite3.OperationalError(text)
-        error.sqlite_errorcode, error.sqlite_errorname = code, name
-        return error
-
-    return make
-
-
-FAULTS = {
-    "ENOSPC": sqlite_error(sqlite3.SQLITE_FULL, "SQLITE_FULL", "database or disk is full"),
-    "EROFS": sqlite_error(sqlite3.SQLITE_READONLY, "SQLITE_READONLY", "attempt to write a readonly database"),
-    "EIO": sqlite_error(sqlite3.SQLITE_IOERR, "SQLITE_IOERR", "disk I/O error"),
-    "BUSY": sqlite_error(sqlite3.SQLITE_BUSY, "SQLITE_BUSY", "database is locked"),
-    "CORRUPT": sqlite_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT", "database disk image is malformed"),
-    "odd": lambda: RuntimeError("a bug"),
-}
+FAULTS = {**SQLITE_FAULTS, "odd": lambda: RuntimeError("a bug")}
 
 
 class Failing:

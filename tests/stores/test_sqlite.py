@@ -22,6 +22,8 @@ import pytest
 from llmflow import Cache, DefinitionError, Model, Runtime, prompt, step
 from llmflow.stores._sqlite import SqliteCache
 
+from .sqlite_faults import FAULTS
+
 pytestmark = pytest.mark.anyio
 
 
@@ -467,24 +469,6 @@ class Connection:
 
     def __setattr__(self, name, value):
         setattr(self._inner, name, value)
-
-
-def sqlite_error(code, name, text):
-    def make():
-        error = sqlite3.OperationalError(text)
-        error.sqlite_errorcode, error.sqlite_errorname = code, name
-        return error
-
-    return make
-
-
-FAULTS = {
-    "ENOSPC": sqlite_error(sqlite3.SQLITE_FULL, "SQLITE_FULL", "database or disk is full"),
-    "EROFS": sqlite_error(sqlite3.SQLITE_READONLY, "SQLITE_READONLY", "attempt to write a readonly database"),
-    "EIO": sqlite_error(sqlite3.SQLITE_IOERR, "SQLITE_IOERR", "disk I/O error"),
-    "BUSY": sqlite_error(sqlite3.SQLITE_BUSY, "SQLITE_BUSY", "database is locked"),
-    "CORRUPT": sqlite_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT", "database disk image is malformed"),
-}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
