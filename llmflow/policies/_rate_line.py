@@ -175,13 +175,14 @@ class Pot:
         """
         waiter.wakeup = Wakeup()
         head = self._line[0]
-        if waiter is not head and waiter.turn <= now:  # those before are late
+        if waiter is head:
+            waiter.alarm_at = min(waiter.turn, waiter.deadline)
+            return
+        if waiter.turn <= now:  # those before are late
             if now >= waiter.turn + _LATE and (self._plan is None or now - self._plan.made >= _REPLAN_AFTER):
                 self._replan(now)
             waiter.turn = max(waiter.turn, now, head.turn)
-            waiter.alarm_at = min(waiter.turn + _LATE, waiter.deadline)
-        else:
-            waiter.alarm_at = min(waiter.turn, waiter.deadline)
+        waiter.alarm_at = min(waiter.turn + _LATE, waiter.deadline)
 
     def _advance(self, now: float) -> None:
         """Let through all whose turn it is, and see to it that the next one wakes up in time."""

@@ -255,3 +255,28 @@ def _on_trio(main):
     import trio.testing
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_those_in_line_at_a_429_keep_their_order():
+    """Found by the machine above: those whose turn was put off by it woke at the same instant, and overtook each other."""
+    order = []
+
+    async def main():
+        limiter = make_limiter(4, 5)
+        pot = limiter.pot(None, limiter.monotonic())
+        sent = [pot.take_nowait(limiter.monotonic(), 0) for _ in range(4)]
+
+        async def take(number):
+            await pot.take(0, float("inf"), hedge=False)
+            order.append(number)
+
+        await asyncio.sleep(11 * TICK)
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(take(number))
+            await asyncio.sleep(0)
+            limiter.failed(pot, sent[0], RateLimited("429", status=429, retry_after=6 * TICK), was_sent=True)
+
+    _on_asyncio(main)
+
+    assert [0, 1, 2, 3, 4, 5] == order
