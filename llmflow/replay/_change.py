@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmflow.step import BoundVariants
+from llmflow.step import BoundVariants, other_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +16,8 @@ __all__ = ["change", "models_of"]
 
 def change(past: RecordedAnswer, bound: Any) -> str | None:
     """Say what is different for a bound step; None while its prompt is the same and the model one that it may ask."""
-    versions: Sequence[str] = getattr(bound, "versions", ())
-    if versions and past.prompt_version not in versions:
-        return f"was asked with prompt {past.prompt_version}, and would be asked with {' or '.join(versions)}"
+    if (prompt := other_prompt(past.prompt_version, getattr(bound, "versions", ()))) is not None:
+        return prompt
     models = models_of(bound)
     if models and past.model is not None and past.model not in models:
         return f"was answered by {past.model}, and would be asked of {' or '.join(models)}"

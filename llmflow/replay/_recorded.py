@@ -16,7 +16,7 @@ from llmflow.errors import StepError
 from llmflow.messages import Result
 from llmflow.replay._change import change, models_of
 from llmflow.replay._pair import Pair, failed_pair, new_pair
-from llmflow.step import Recording, input_hash, inputs_as_json
+from llmflow.step import OTHER_INPUTS, Recording, input_hash, inputs_as_json, recorded_result
 
 if TYPE_CHECKING:
     from llmflow.context import Frame, Run
@@ -28,7 +28,6 @@ __all__ = ["Divergence", "Replaying", "Script"]
 
 _NOTHING = Decimal(0)
 _NEW = "is new"
-_OTHER_INPUTS = "was given other inputs"
 _VARIABLE = re.compile(r"\[[^\]]*\]|@[0-9a-f]+|#\d+")
 """The parts of a node's key that hold what its inputs were."""
 
@@ -120,7 +119,7 @@ class Script:
         for index, one in enumerate(self.divergences):
             if one.what == _NEW and (other := next((was for was in gone if _alike(one, was)), None)) is not None:
                 gone.remove(other)
-                self.divergences[index] = replace(one, what=_OTHER_INPUTS)
+                self.divergences[index] = replace(one, what=OTHER_INPUTS)
         self.divergences += gone
 
     def _is_inside(self, key: str) -> bool:
@@ -164,7 +163,7 @@ class Replaying(Recording):
                 what = "gave what no longer fits its type"
             else:
                 self._script.give(found)
-                return self._result(found, unit, value)
+                return recorded_result(unit, self._run.id, value, found.model, found.prompt_version)
         self._script.diverge(key, unit, what)
         return await self._ask(found, what, key, unit, bound, inputs, around)
 
@@ -180,7 +179,7 @@ class Replaying(Recording):
         if (what := change(found, bound)) is not None:
             return what
         if found.input_hash != input_hash(inputs) and (given is None or given != found.inputs):
-            return _OTHER_INPUTS
+            return OTHER_INPUTS
         if found.status == "failed":
             return self._change_of_failure(found, bound)
         if found.output is None or found.content not in ("whole", "redacted-inputs"):
@@ -225,17 +224,6 @@ class Replaying(Recording):
             pair = _with_inputs(pair, inputs_as_json(inputs))
             script.pairs.append((pair, _Asked(compared, inputs, result.value, unit)))
         return result
-
-    def _result(self, found: RecordedAnswer, unit: Unit[..., Any], value: object) -> Result[Any]:
-        return Result(
-            value=value,
-            cost_usd=_NOTHING,
-            model=found.model,
-            prompt_version=found.prompt_version,
-            run_id=self._run.id,
-            step=unit.name,
-            recorded=True,
-        )
 
 
 def _with_inputs(pair: Pair, given: bytes | None) -> Pair:

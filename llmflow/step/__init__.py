@@ -6,6 +6,7 @@ from llmflow.step._bound import BoundSite, BoundStep
 from llmflow.step._bound_variants import BoundVariants, steps_of
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
+from llmflow.step._recall import OTHER_INPUTS, other_prompt, recorded_result
 from llmflow.step._record import annotate, total_cost, total_usage
 from llmflow.step._recorder import Recorder, Shape
 from llmflow.step._recording import OnChange, Recording
@@ -17,6 +18,7 @@ from llmflow.step._sync import close_portals, run_blocking
 from llmflow.step._unit import Bound, Unary, Unit
 
 __all__ = [
+    "OTHER_INPUTS",
     "Bound",
     "BoundSite",
     "BoundStep",
@@ -45,8 +47,10 @@ __all__ = [
     "input_hash",
     "inputs_as_json",
     "origin",
+    "other_prompt",
     "raise_first",
     "read_signature",
+    "recorded_result",
     "run_blocking",
     "step",
     "steps_of",

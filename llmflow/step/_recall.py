@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmflow.step._recorder import Recorder
     from llmflow.step._unit import Bound, Unit
 
-__all__ = ["HOW_TO_GO_ON", "Recall", "conflict", "of_run"]
+__all__ = ["HOW_TO_GO_ON", "OTHER_INPUTS", "Recall", "conflict", "of_run", "other_prompt", "recorded_result"]
 
 E = TypeVar("E", bound=StepError)
 
@@ -66,7 +66,7 @@ class Recall:
         except ValueError as exc:
             why = f"its value no longer fits what {unit.kind} {unit.name!r} returns: {exc}"
             raise self._conflict(why, "Use another run id.") from exc
-        return self._result(unit, value, model, version)
+        return recorded_result(unit, self._run_id, value, model, version)
 
     def node(self, key: str, unit: Unit[..., Any], bound: Bound, hashed: str) -> Result[Any] | None:
         """Return the recorded result of a node, None when it has to be run.
@@ -87,7 +87,7 @@ class Recall:
                 return None
             why = f"what {_named(found)} gave no longer fits its type: {exc}"
             raise self._conflict(why, HOW_TO_GO_ON[-1]) from exc
-        return self._result(unit, value, found.model, found.prompt_version)
+        return recorded_result(unit, self._run_id, value, found.model, found.prompt_version)
 
     def _holds(self, found: RecordedNode, bound: Bound, hashed: str) -> bool:
         """Whether a node ended well, and the same would be asked now, or that does not matter."""
@@ -122,17 +122,6 @@ class Recall:
     def _conflict(self, why: str, *notes: str) -> RunConflict:
         return conflict(self._run_id, why, *notes)
 
-    def _result(self, unit: Unit[..., Any], value: object, model: str | None, version: str | None) -> Result[Any]:
-        return Result(
-            value=value,
-            cost_usd=_NOTHING,
-            model=model,
-            prompt_version=version,
-            run_id=self._run_id,
-            step=unit.name,
-            recorded=True,
-        )
-
 
 def conflict(run_id: str, why: str, *notes: str) -> RunConflict:
     """Return the error for a run that cannot be taken up, with what can be done about it as notes."""
@@ -152,11 +141,33 @@ def _named(found: RecordedNode) -> str:
     return f"{found.kind} {found.name!r} ({found.key})"
 
 
+def recorded_result(
+    unit: Unit[..., Any], run_id: str, value: object, model: str | None, version: str | None
+) -> Result[Any]:
+    """Return a value that was paid for before as a result."""
+    return Result(
+        value=value,
+        cost_usd=_NOTHING,
+        model=model,
+        prompt_version=version,
+        run_id=run_id,
+        step=unit.name,
+        recorded=True,
+    )
+
+
 def _change(found: RecordedNode, bound: Bound, hashed: str) -> str | None:
     """Say what is different from when a node was recorded."""
-    versions: Sequence[str] = getattr(bound, "versions", ())
-    if versions and found.prompt_version not in versions:
-        return f"was asked with prompt {found.prompt_version}, and would be asked with {' or '.join(versions)}"
-    if hashed != found.input_hash:
-        return "was given other inputs"
-    return None
+    if (change := other_prompt(found.prompt_version, getattr(bound, "versions", ()))) is not None:
+        return change
+    return OTHER_INPUTS if hashed != found.input_hash else None
+
+
+OTHER_INPUTS = "was given other inputs"
+
+
+def other_prompt(version: str | None, now: Sequence[str]) -> str | None:
+    """Say that a prompt is another one than it was; None where there is none, or it is among those of now."""
+    if not now or version in now:
+        return None
+    return f"was asked with prompt {version}, and would be asked with {' or '.join(now)}"

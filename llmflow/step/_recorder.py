@@ -14,7 +14,7 @@ from llmflow.errors import DefinitionError, RunConflict
 from llmflow.journal import GraphSeen, PromptSeen
 from llmflow.schema import why_no_codec
 from llmflow.step._arguments import input_hash
-from llmflow.step._recall import HOW_TO_GO_ON
+from llmflow.step._recall import HOW_TO_GO_ON, OTHER_INPUTS, other_prompt
 from llmflow.step._recording import Recording
 
 if TYPE_CHECKING:
@@ -214,8 +214,8 @@ class Recorder:
                 continue
             seen.add((base, version))
             now = self._versions(steps[base])
-            if version not in now:
-                yield f"step {name!r} ({base}) was asked with prompt {version}, and would be asked with {' or '.join(now)}"
+            if (change := other_prompt(version, now)) is not None:
+                yield f"step {name!r} ({base}) {change}"
 
 
 def _changed_arguments(shape: Shape, claimed: Claimed, inputs: Mapping[str, object]) -> Iterator[str]:
@@ -223,7 +223,7 @@ def _changed_arguments(shape: Shape, claimed: Claimed, inputs: Mapping[str, obje
     for key, arguments in shape.known(inputs):
         found = claimed.find(key)
         if found is not None and found.status == "ok" and found.input_hash not in (None, input_hash(arguments)):
-            yield f"{found.kind} {found.name!r} ({key}) was given other inputs"
+            yield f"{found.kind} {found.name!r} ({key}) {OTHER_INPUTS}"
 
 
 def _check_tasks(unit: Unit[..., Any]) -> None:

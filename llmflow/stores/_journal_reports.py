@@ -13,6 +13,7 @@ from typing import Any
 from llmflow.stores import _report_sums as sums
 from llmflow.stores._database import Database, close
 from llmflow.stores._owner import is_alive
+from llmflow.stores._recorded import as_text
 from llmflow.stores._report_groups import GroupCost, GroupStats, VersionStats, Window
 from llmflow.stores._report_records import RunSummary
 from llmflow.stores._report_sums import SPEND, Group, spend_of
@@ -66,7 +67,7 @@ def open_reports(path: Path) -> Generator[Reports]:
         msg = f"no run is recorded in {path} yet" if path.exists() else f"there is no journal: {path} does not exist"
         raise NoJournal(msg)
     try:
-        connection.text_factory = _text
+        connection.text_factory = as_text  # what is no UTF-8 was written by another program and must not end a report
         connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         connection.execute("BEGIN")
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone() is None:
@@ -75,11 +76,6 @@ def open_reports(path: Path) -> Generator[Reports]:
         yield Reports(connection)
     finally:
         close(connection)
-
-
-def _text(value: bytes) -> str:
-    """Read a text of the file; what is no UTF-8 was written by another program and must not end a report."""
-    return value.decode("utf-8", "replace")
 
 
 class Reports:
