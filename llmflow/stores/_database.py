@@ -18,6 +18,7 @@ from typing import Any
 
 from llmflow.stores._files import file_id, make_file, make_private, set_aside
 from llmflow.stores._journal_tables import JOURNAL_SCHEMA
+from llmflow.stores._recorded import as_text
 from llmflow.stores._tables import SCHEMA
 
 __all__ = ["VERSION", "Connect", "Database", "NotOurs", "close", "write_lock"]
@@ -39,6 +40,13 @@ _TRIES = 10
 
 class NotOurs(sqlite3.DatabaseError):
     """The file is a database, but not one of this version of llmflow."""
+
+
+class Corrupt(sqlite3.DatabaseError):
+    """The file is so corrupt that Python cannot even decode what SQLite says of it."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    sqlite_errorname = "SQLITE_CORRUPT"
 
 
 class Database:
@@ -101,6 +109,7 @@ class Database:
         connection = self._connect(
             f"{self.path.as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = as_text  # what is no UTF-8 must not end what is done with other rows
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
@@ -118,7 +127,11 @@ class Database:
     def _check_version(self, connection: Any) -> int:
         """Return the version of the file, refusing what somebody else made."""
         # In this order: another process may be making the tables, whose version is there as soon as they are.
-        has_tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+        try:
+            has_tables = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is not None
+        except UnicodeDecodeError as exc:  # the message quotes the table that it cannot make sense of
+            msg = "malformed database schema"
+            raise Corrupt(msg) from exc
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             msg = f"it was made by a newer llmflow (version {version} of its tables)"

@@ -90,14 +90,15 @@ class SqliteJournal:
 
     def write(self, note: object, /) -> None:
         """Take note; it is in the file a moment later."""
-        if not self._writes.add((self._clock.time(), note, caller.get().tags or None)):
-            self._database.trouble(BlockingIOError("too much waits to be written"), "written", None)
         if type(note) is RunOpened:
             self._in_work.add(note.run_id)
             self._claimed_here.add(note.run_id)
         elif type(note) is RunClosed:
             self._in_work.discard(note.run_id)
-            self._claimed_here.discard(note.run_id)
+        stamped = (self._clock.time(), note, caller.get().tags or None)
+        if not self._writes.add(stamped):
+            self._release([stamped])
+            self._database.trouble(BlockingIOError("too much waits to be written"), "written", None)
 
     async def settled(self) -> None:
         """Return when everything that was written so far is in the file.
@@ -192,6 +193,10 @@ class SqliteJournal:
                     self._give_back(run)
         return claimed
 
+    def _release(self, batch: list[Stamped]) -> None:
+        """Let other journals of this process take up what has ended; not before the file says so, as they would run it."""
+        self._claimed_here.difference_update(note.run_id for _, note, _ in batch if type(note) is RunClosed)
+
     def _give_back(self, run: RunOpened) -> None:
         """End a run that was claimed for somebody who does not wait for it any more."""
         self.write(RunClosed(run_id=run.run_id, status="cancelled", finished=self._clock.time(), latency_s=0.0))
@@ -211,7 +216,12 @@ class SqliteJournal:
     # -- writing, in the writer's thread -------------------------------------------------------------------------------
 
     def _write(self, batch: list[Stamped]) -> Exception | None:
-        rows = self._rows.of(batch)
+        try:
+            return self._write_rows(self._rows.of(batch))
+        finally:
+            self._release(batch)
+
+    def _write_rows(self, rows: list[tuple[str, tuple[Any, ...]]]) -> Exception | None:
         error: Exception | None = None
         for _ in range(_BUSY_TRIES):
             error = self._try_to_write(rows)

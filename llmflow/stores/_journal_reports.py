@@ -67,7 +67,7 @@ def open_reports(path: Path) -> Generator[Reports]:
         msg = f"no run is recorded in {path} yet" if path.exists() else f"there is no journal: {path} does not exist"
         raise NoJournal(msg)
     try:
-        connection.text_factory = as_text  # what is no UTF-8 was written by another program and must not end a report
+        connection.text_factory = as_text  # the reports want text
         connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         connection.execute("BEGIN")
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone() is None:

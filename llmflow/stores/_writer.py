@@ -122,7 +122,7 @@ class Writer(Generic[T]):
         while True:
             if batch := self._take():
                 self._finish(self._tried(batch))
-            elif not self._stays() and self._leave():
+            elif not self._has_to_stay() and self._leave():
                 return
 
     def _tried(self, batch: list[T]) -> Exception | None:
@@ -131,6 +131,13 @@ class Writer(Generic[T]):
         except Exception as exc:  # a thread that died would leave everybody waiting
             logger.exception("%s: what was to be written is lost", self._name)
             return exc
+
+    def _has_to_stay(self) -> bool:
+        try:
+            return self._stays()
+        except Exception:
+            logger.exception("%s: failed while it had nothing to write", self._name)
+            return False
 
     def _leave(self) -> bool:
         """End the thread, unless something came."""

@@ -140,6 +140,34 @@ async def test_a_run_is_new_busy_resumed_finished(journal, clock):
     assert ("ok", b'"x"') == (last.run.status, last.run.output)
 
 
+async def test_a_run_is_taken_up_once_the_file_says_how_it_ended(journal, path, clock, monkeypatch):
+    """Another journal of the process waits for what is still on the way to the file, or it would pay for that again."""
+    monkeypatch.setattr("llmflow.stores._writer._GATHERING", 60.0)
+    await journal.claim(opened())
+    journal.write(node("n"))
+    journal.write(closed())
+    other = SqliteJournal(path, clock)
+
+    before = await other.claim(opened())
+    await journal.settled()
+    after = await other.claim(opened())
+    other.close()
+
+    assert ("busy", "resumed") == (before.state, after.state)
+    assert b"1" == after.find("n").output
+
+
+async def test_an_end_that_nobody_writes_keeps_no_run(journal, path, clock, monkeypatch):
+    """It was dropped, as too much waited: the run can be taken up all the same."""
+    await journal.claim(opened())
+    monkeypatch.setattr(journal._writes, "_limit", 0)
+    journal.write(closed())
+    other = SqliteJournal(path, clock)
+
+    assert "resumed" == (await other.claim(opened())).state
+    other.close()
+
+
 async def test_a_map_that_has_ended_is_taken_up(journal):
     """Its items may have become more."""
     await journal.claim(opened(kind="map"))
@@ -442,6 +470,38 @@ async def test_a_lease_that_cannot_be_renewed_is_no_trouble(path, clock, monkeyp
     journal.close()
 
     assert ([], []) == (failing, warnings(caplog))
+
+
+async def test_a_thread_that_stumbles_goes_on(journal, path, monkeypatch, caplog):
+    """Whatever goes wrong while nothing is to be written: who waits for the next thing is not left waiting."""
+    monkeypatch.setattr("llmflow.stores._writer._IDLE", 0.01)
+    monkeypatch.setattr(journal._writes, "_stays", lambda: {}["no such thing"])
+    journal.write(opened())
+    with anyio.fail_after(10):
+        while journal._writes._thread is not None:
+            await anyio.sleep(0.01)
+        journal.write(closed())
+        await journal.settled()
+
+    assert [("failed",)] == rows(path, "SELECT status FROM runs")
+    assert "llmflow-journal: failed while it had nothing to write" in warnings(caplog)
+
+
+async def test_text_of_somebody_else_that_is_none(path, clock):
+    """Another program wrote it: the next process opens the file, and takes up the other runs."""
+    journal = SqliteJournal(path, clock)
+    await journal.claim(opened())
+    journal.write(closed())
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "INSERT INTO runs (run_id, target, kind, status, started, owner)"
+            " VALUES (CAST(X'ff41' AS TEXT), 't', 'flow', 'running', 1, CAST(X'ff' AS TEXT))"
+        )
+    connection.close()
+
+    assert "resumed" == (await journal.claim(opened())).state
+    journal.close()
 
 
 async def test_runs_of_dead_processes_are_interrupted(path, clock):

@@ -6,6 +6,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import sqlite3
@@ -318,7 +319,7 @@ async def test_a_page_that_was_overwritten(store, path, clock, caplog, damage):
     store.close()
     content = bytearray(path.read_bytes())
     begin = 100 + damage * (len(content) - 600) // 12
-    content[begin : begin + 500] = os.urandom(500)
+    content[begin : begin + 500] = random.Random(damage).randbytes(500)  # noqa: S311
     path.write_bytes(content)
     store = SqliteCache(path, clock)
 
@@ -329,6 +330,26 @@ async def test_a_page_that_was_overwritten(store, path, clock, caplog, damage):
     store.close()
 
     assert len(warnings(caplog)) == len(set(warnings(caplog))) <= 3
+
+
+async def test_a_schema_that_nobody_can_read(store, path, clock, caplog):
+    """Fault 47: SQLite's message quotes it, which Python then cannot decode; the file is set aside all the same."""
+    await store.put("k", b"{}", seconds=1000)
+    store.close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE cache", b"CREATE \xff\xfe\xff\xfe\xff cache"))
+    store = SqliteCache(path, clock)
+
+    found = await store.get("k")
+    await store.put("other", b"{}", seconds=1000)
+    store.close()
+    clock.mono += 10  # a file that could not be read rests a moment
+
+    assert found is None
+    assert (await store.get("other")).entry == b"{}"
+    assert ["cache.db", "cache.db.corrupt-1"] == sorted(
+        one.name for one in path.parent.glob("*") if "-shm" not in one.name and "-wal" not in one.name
+    )
+    assert "is corrupt (malformed database schema); it was set aside" in warnings(caplog)[0]
 
 
 @pytest.mark.parametrize("entry", [b"\xff\xfe", None, 5, "text"])
