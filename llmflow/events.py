@@ -91,7 +91,8 @@ class CallFinished:
 class AttemptStarted:
     """A physical request is about to be sent.
 
-    `reserved_usd` is what it may cost at worst, None when the price is not known, or nobody keeps a journal in a file.
+    `reserved_usd` and `reserved_tokens` are what it may take at worst; both None for a call without a run id whose journal is
+    in memory, and the dollars also when the price is not known.
     """
 
     run_id: str
@@ -101,6 +102,7 @@ class AttemptStarted:
     number: int
     hedge: bool = False
     reserved_usd: Decimal | None = None
+    reserved_tokens: int | None = None
     prompt_version: str | None = None
     tenant: str | None = None
     node: str | None = None
@@ -108,7 +110,10 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFinished:
-    """A physical request has ended; `outcome` is `ok`, `cancelled`, `cut` or the name of the error class."""
+    """A physical request has ended; `outcome` is `ok`, `cancelled`, `cut` or the name of the error class.
+
+    `sent` is False when it certainly never reached the provider.
+    """
 
     run_id: str
     call_id: str
@@ -120,6 +125,7 @@ class AttemptFinished:
     usage: Usage | None = None
     cost_usd: Decimal | None = None
     status: int | None = None
+    sent: bool = True
     hedge: bool = False
     first_token_s: float | None = None
     prompt_version: str | None = None

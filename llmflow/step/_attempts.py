@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmflow.backend import cancelled_class
 from llmflow.context import caller
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from llmflow.ports import Clock, Send
 
 __all__ = ["chain_requests"]
+
+_Reserved: TypeAlias = tuple[Decimal | None, int | None]
+"""The dollars and tokens that a request may take; None for what nobody knows."""
+_UNKNOWN: _Reserved = (None, None)
 
 # Made on every call.
 new_attempt, new_attempt_started, new_attempt_finished = quick(Attempt), quick(AttemptStarted), quick(AttemptFinished)
@@ -53,7 +57,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         if started >= request.deadline:
             raise _no_time(model)
         call.started = number = call.started + 1
-        if on_started:
+        if on_started or call.node is not None:
             await announce(request, number)
             started = clock.monotonic()
         if request.sent is not None:
@@ -96,7 +100,7 @@ def _recorder(send: Send, runtime: Any, model: Model) -> Send:
         )
         call.attempts.append(attempt)
         if on_finished:
-            runtime.emit(_finished(call, attempt))
+            runtime.emit(_finished(call, attempt, sent=error is None or error.sent))
 
     return record
 
@@ -106,11 +110,16 @@ def _announcer(runtime: Any, model: Model, price: Price | None) -> Callable[[Req
 
     In a recorded run it waits until that, and all that was before it, is on disk.
     """
-    worst_case = _worst_cost(runtime, model, price) if runtime.recorder.is_durable else None
+    worst_case, recorder = _worst_case(runtime, model, price), runtime.recorder
+    is_durable: bool = recorder.is_durable
 
     async def announce(request: Request, number: int) -> None:
-        runtime.emit(_started(request, number, None if worst_case is None else worst_case(request)))
-        if request.call.node is not None:
+        is_node = request.call.node is not None
+        event = _started(request, number, *(worst_case(request) if is_durable or is_node else _UNKNOWN))
+        runtime.emit(event)
+        if is_node and not is_durable:  # a journal in memory takes note of requests when they end, but for these
+            recorder.journal.write(event)
+        if is_node:
             await _on_record(request, number, runtime)
 
     return announce
@@ -200,12 +209,15 @@ def _outcome(exc: BaseException, *, overdue: bool) -> str:
     return type(exc).__name__
 
 
-def _worst_cost(runtime: Any, model: Model, price: Price | None) -> Callable[[Request], Decimal] | None:
-    """Return what says the dollars that a request may cost, None when nobody knows what the model costs."""
-    if price is None:
-        return None
+def _worst_case(runtime: Any, model: Model, price: Price | None) -> Callable[[Request], _Reserved]:
+    """Return what says how much a request may take."""
     worst_case = worst_case_of(_Place(runtime, model), price, counted=True)
-    return lambda request: dollars(worst_case(request)[0])
+
+    def reserved(request: Request) -> _Reserved:
+        nano, tokens = worst_case(request)
+        return (None if price is None else dollars(nano)), tokens
+
+    return reserved
 
 
 class _Place:
@@ -216,7 +228,7 @@ class _Place:
         self.shared = runtime.shared
 
 
-def _started(request: Request, number: int, reserved: Decimal | None) -> AttemptStarted:
+def _started(request: Request, number: int, usd: Decimal | None, tokens: int | None) -> AttemptStarted:
     call, who = request.call, caller.get()
     return new_attempt_started(
         run_id=call.run_id,
@@ -225,7 +237,8 @@ def _started(request: Request, number: int, reserved: Decimal | None) -> Attempt
         model=request.model.name,
         number=number,
         hedge=request.hedge,
-        reserved_usd=reserved,
+        reserved_usd=usd,
+        reserved_tokens=tokens,
         prompt_version=call.prompt_version,
         tenant=who.tenant,
         node=call.node,
@@ -241,10 +254,10 @@ def _unsent(request: Request, number: int, exc: BaseException) -> AttemptFinishe
         cost_usd=Decimal(0),
         hedge=request.hedge,
     )
-    return _finished(request.call, attempt)
+    return _finished(request.call, attempt, sent=False)
 
 
-def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
+def _finished(call: CallScope, attempt: Attempt, *, sent: bool) -> AttemptFinished:
     who = caller.get()
     return new_attempt_finished(
         run_id=call.run_id,
@@ -257,6 +270,7 @@ def _finished(call: CallScope, attempt: Attempt) -> AttemptFinished:
         usage=attempt.usage,
         cost_usd=attempt.cost_usd,
         status=attempt.status,
+        sent=sent,
         hedge=attempt.hedge,
         first_token_s=attempt.first_token_s,
         prompt_version=call.prompt_version,

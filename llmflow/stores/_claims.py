@@ -27,8 +27,11 @@ _TAKE = (
 )
 _UNCERTAIN = "UPDATE attempts SET outcome = 'uncertain', cost_nano = reserved_nano WHERE run_id = ? AND outcome IS NULL"
 _VERSIONS = "SELECT key, name, kind, prompt_version FROM nodes WHERE run_id = ? AND status = 'ok'"
+_TAKEN = "CASE WHEN NOT sent OR status >= 400 THEN 0 ELSE coalesce({known}, {reserved}, 0) END"
+"""As a budget counts: all that was reserved where nobody knows, and nothing where an error was the answer."""
 _SPENT = (
-    "SELECT step, sum(coalesce(cost_nano, reserved_nano, 0)), sum(coalesce(input_tokens + output_tokens, 0)), count(*)"
+    f"SELECT step, sum({_TAKEN.format(known='cost_nano', reserved='reserved_nano')}),"
+    f" sum({_TAKEN.format(known='input_tokens + output_tokens', reserved='reserved_tokens')}), sum(sent)"
     " FROM attempts WHERE run_id = ? AND kind = 'attempt' GROUP BY step"
 )
 

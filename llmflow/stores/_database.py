@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmflow.stores._files import file_id, make_file, make_private, set_aside
-from llmflow.stores._journal_tables import JOURNAL_SCHEMA
+from llmflow.stores._journal_tables import JOURNAL_SCHEMA, SINCE_VERSION_2
 from llmflow.stores._recorded import as_text
 from llmflow.stores._tables import SCHEMA
 
@@ -27,8 +27,8 @@ logger = logging.getLogger("llmflow")
 
 Connect = Callable[..., Any]
 
-VERSION = 2
-MIGRATIONS: dict[int, tuple[str, ...]] = {0: (*SCHEMA, *JOURNAL_SCHEMA), 1: JOURNAL_SCHEMA}
+VERSION = 3
+MIGRATIONS: dict[int, tuple[str, ...]] = {0: (*SCHEMA, *JOURNAL_SCHEMA), 1: JOURNAL_SCHEMA, 2: SINCE_VERSION_2}
 """What makes a file of each older version one of this version; 0 is an empty file."""
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _READ_PATIENCE = 0.05

@@ -88,8 +88,8 @@ class MemoryJournal:
         from llmflow.stores._claims import claim  # only who names runs needs tables
 
         with self._lock:
-            connection = self._connection()
-            now, mine = self._time(), run.run_id in self._in_work
+            mine = run.run_id in self._in_work  # before the notes are read: its end may come right after that
+            connection, now = self._connection(), self._time()
             claimed = claim(connection, run, self._rows, now, self.reading, mine=mine)
             if claimed.state in ("new", "resumed"):
                 self._in_work.add(run.run_id)

@@ -37,6 +37,13 @@ _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
     " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
 )
+_RUN = (
+    "INSERT INTO runs (run_id, target, kind, ref, command, started, tenant, tags, graph, input_hash, inputs, content, named,"
+    f" status, finished, latency_s, error, message, output) VALUES ({', '.join('?' * 19)}) ON CONFLICT DO UPDATE SET"
+    " status = excluded.status, finished = excluded.finished, latency_s = excluded.latency_s, error = excluded.error,"
+    " message = excluded.message, output = excluded.output, owner = NULL, lease = NULL"
+)
+"""`OPEN` and `_CLOSE` in one."""
 _ENDED = (
     "INSERT INTO runs (run_id, target, kind, status, started, finished, latency_s, error)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -45,12 +52,21 @@ _NODE = (
     "INSERT OR REPLACE INTO nodes (run_id, key, name, kind, status, started, latency_s, model, prompt_version,"
     " input_hash, inputs, output, content, error, message) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_CALL = f"INSERT OR REPLACE INTO calls VALUES ({', '.join('?' * 22)})"
-_STARTED = (
-    "INSERT OR REPLACE INTO attempts (call_id, number, kind, run_id, node, step, model, started, reserved_nano, hedge,"
-    " prompt_version, tenant, tags) VALUES (?, ?, 'attempt', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# Columns have names, also where all are written: the file may be brought up to date by a newer llmflow meanwhile.
+_CALL = (
+    "INSERT OR REPLACE INTO calls (call_id, run_id, node, step, model, prompt_version, label, finished, latency_s, error,"
+    " attempts, reasks, repaired, cached, input_tokens, output_tokens, cost_nano, saved_nano, waited_s, throttled, tenant,"
+    f" tags) VALUES ({', '.join('?' * 22)})"
 )
-_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({', '.join('?' * 24)})"
+_STARTED = (
+    "INSERT OR REPLACE INTO attempts (call_id, number, kind, run_id, node, step, model, started, reserved_nano,"
+    " reserved_tokens, hedge, prompt_version, tenant, tags) VALUES (?, ?, 'attempt', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ATTEMPT = (
+    "INSERT OR REPLACE INTO attempts (call_id, number, kind, run_id, node, step, model, started, latency_s, outcome, status,"
+    " input_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_nano, reserved_nano,"
+    f" saved_nano, first_token_s, hedge, prompt_version, tenant, tags, reserved_tokens, sent) VALUES ({', '.join('?' * 26)})"
+)
 _PROMPT = (
     "INSERT INTO prompts (step, version, label, parts, first_seen) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT DO UPDATE SET label = coalesce(excluded.label, label)"
@@ -72,11 +88,13 @@ class Rows:
         """Rows of requests that have ended, by their call."""
         self._called: dict[tuple[str, str], list[_Row]] = {}
         """Rows of calls that have ended, by run and node."""
-        self._reserved: dict[tuple[str, int], tuple[float, int | None]] = {}
+        self._reserved: dict[tuple[str, int], tuple[float, int | None, int | None]] = {}
         """When each request in flight was sent, and what it may cost."""
         self._failed_redactors: set[Redactor] = set()
         self._failed_kinds: set[type] = set()
         self._rows: list[_Row] = []
+        self._opened_at: dict[str, int] = {}
+        """Where in the batch each run is that began in it."""
         self._kinds: dict[type, Callable[[float, Any, Mapping[str, str] | None], None]] = {
             AttemptStarted: self._attempt_started,
             AttemptFinished: self._attempt_finished,
@@ -93,14 +111,14 @@ class Rows:
     def of(self, notes: Sequence[Stamped]) -> list[_Row]:
         """Return the rows that are complete with these notes, in order."""
         rows: list[_Row] = []
-        self._rows = rows
+        self._rows, self._opened_at = rows, {}
         for time, note, tags in notes:
             try:
                 self._kinds[type(note)](time, note, tags)
             except Exception as exc:  # noqa: BLE001  # one that makes no row must not take the others with it
                 self._warn_of(note, exc)
         self._rows = []
-        return rows
+        return _without_what_is_replaced(rows)
 
     def _warn_of(self, note: object, exc: Exception) -> None:
         kind = type(note)
@@ -112,22 +130,32 @@ class Rows:
 
     def _attempt_started(self, time: float, event: AttemptStarted, tags: Mapping[str, str] | None) -> None:
         self._rows += self._ended.pop(event.call_id, ())  # an earlier request of the call, which did not end it
-        reserved = _nano(event.reserved_usd)
-        self._reserved[event.call_id, event.number] = (time, reserved)
-        values = (event.call_id, event.number, event.run_id, event.node, event.step, event.model, time, reserved)
+        reserved, tokens = _nano(event.reserved_usd), event.reserved_tokens
+        self._reserved[event.call_id, event.number] = (time, reserved, tokens)
+        values = (
+            event.call_id,
+            event.number,
+            event.run_id,
+            event.node,
+            event.step,
+            event.model,
+            time,
+            reserved,
+            tokens,
+        )
         self._rows.append((_STARTED, (*values, event.hedge, event.prompt_version, event.tenant, _json(tags))))
 
     def _attempt_finished(self, time: float, event: AttemptFinished, tags: Mapping[str, str] | None) -> None:
         usage = event.usage or _UNKNOWN
         key = (event.call_id, event.number)
-        started, reserved = self._reserved.pop(key, (time - event.latency_s, None))
+        started, reserved, tokens = self._reserved.pop(key, (time - event.latency_s, None, None))
         row = (
             *(event.call_id, event.number, "attempt", event.run_id, event.node, event.step, event.model),
             *(started, event.latency_s, event.outcome, event.status),
             *(usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens),
             *(usage.output_tokens, usage.reasoning_tokens),
             *(_nano(event.cost_usd), reserved, None, event.first_token_s, event.hedge),
-            *(event.prompt_version, event.tenant, _json(tags)),
+            *(event.prompt_version, event.tenant, _json(tags), tokens, event.sent),
         )
         if event.outcome == "ok":
             self._ended.setdefault(event.call_id, []).append((_ATTEMPT, row))
@@ -138,7 +166,7 @@ class Rows:
         row = (
             *(event.call_id, 0, event.kind, event.run_id, event.node, event.step, event.model),
             *(time, 0.0, "ok", None, None, None, None, None, None, 0, None, _nano(event.saved_usd), None, 0),
-            *(event.prompt_version, event.tenant, _json(tags)),
+            *(event.prompt_version, event.tenant, _json(tags), None, 0),
         )
         self._ended.setdefault(event.call_id, []).append((_ATTEMPT, row))
 
@@ -171,6 +199,7 @@ class Rows:
         self._rows.append((_NODE, row))
 
     def _opened(self, _: float, note: RunOpened, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002  # it has its own
+        self._opened_at[note.run_id] = len(self._rows)
         self._rows.append((OPEN, self.opening(note)))
 
     def opening(self, note: RunOpened) -> tuple[Any, ...]:
@@ -186,8 +215,15 @@ class Rows:
         self._drop_held(note.run_id)
         output, changed = self._redacted(note.output, note.redactors)
         said = (note.status, note.finished, note.latency_s, note.error, note.message, output)
-        row = (*said, "redacted" if changed else None, note.graph, note.run_id)
-        self._rows.append((_CLOSE, row))
+        content = "redacted" if changed else None
+        if (index := self._opened_at.pop(note.run_id, None)) is None:
+            self._rows.append((_CLOSE, (*said, content, note.graph, note.run_id)))
+            return
+        *named, graph, input_hash, inputs, begun, is_named, _, _ = self._rows[index][1]
+        self._rows[index] = (
+            _RUN,
+            (*named, note.graph or graph, input_hash, inputs, content or begun, is_named, *said),
+        )
 
     def _run_finished(self, time: float, event: RunFinished, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002
         status = "ok" if event.error is None else "cancelled" if event.error == "cancelled" else "failed"
@@ -225,6 +261,19 @@ class Rows:
         if not self._failed_redactors.issuperset(redactors):
             self._failed_redactors.update(redactors)
             logger.warning("a redactor failed, content is not stored: %s: %s", type(exc).__name__, exc)
+
+
+def _without_what_is_replaced(rows: list[_Row]) -> list[_Row]:
+    """Leave out the requests in flight that have ended by the end of the batch: their rows would be written twice."""
+    ended: set[tuple[Any, ...]] = set()
+    kept: list[_Row] = []
+    for row in reversed(rows):
+        statement, values = row
+        if statement is _ATTEMPT:
+            ended.add(values[:2])
+        if statement is not _STARTED or values[:2] not in ended:
+            kept.append(row)
+    return kept[::-1]
 
 
 def _mapped(value: Any, redactors: Sequence[Redactor]) -> Any:

@@ -6,7 +6,7 @@ what is said for people and for tools such as Datasette; SQLite does not enforce
 
 from __future__ import annotations
 
-__all__ = ["JOURNAL_SCHEMA"]
+__all__ = ["JOURNAL_SCHEMA", "SINCE_VERSION_2"]
 
 JOURNAL_SCHEMA = (
     """CREATE TABLE IF NOT EXISTS runs (
@@ -107,6 +107,8 @@ JOURNAL_SCHEMA = (
         prompt_version TEXT,
         tenant TEXT,
         tags TEXT,
+        reserved_tokens INTEGER, -- those of the prompt, estimated, and the most that the answer may have
+        sent INTEGER NOT NULL DEFAULT 1, -- 0 when it never left this process, or was no request
         PRIMARY KEY (call_id, number, kind)
     ) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS attempts_by_run ON attempts (run_id)",
@@ -132,3 +134,9 @@ JOURNAL_SCHEMA = (
             count(attempts.number) FILTER (WHERE attempts.kind = 'attempt' AND attempts.cost_nano IS NULL) AS unpriced
         FROM runs LEFT JOIN attempts ON attempts.run_id = runs.run_id GROUP BY runs.run_id""",
 )
+
+SINCE_VERSION_2 = (
+    "ALTER TABLE attempts ADD COLUMN reserved_tokens INTEGER",
+    "ALTER TABLE attempts ADD COLUMN sent INTEGER NOT NULL DEFAULT 1",
+)
+"""What a journal of version 2 lacks; a new column comes last, where it stands in a new file too."""

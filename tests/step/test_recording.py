@@ -763,3 +763,37 @@ async def test_a_budget_of_a_run_counts_earlier_tries(url, model, budget):
             await three.with_(run_id="r")()
 
     assert (True, sent) == (sent <= 3, sum(model.count.values()))
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow"), [({"tokens": 250}, {"tokens": 190}), ({"usd": "0.00025"}, {"usd": "0.00019"})]
+)
+async def test_a_budget_counts_what_was_in_flight(url, wide, narrow):
+    """Nobody knows what a request took that was cut off: a budget counts what was reserved for it."""
+    model = scripted(hang(), "fine", hang(), price=PRICE)
+
+    @step(model, params={"max_tokens": 100})
+    def tiny(word: str) -> str:
+        return prompt(word)
+
+    async with Runtime(journal=url):
+        named = tiny.with_(Budget(per="run", **wide), run_id="wide")
+        await cut_off(named, model)
+        assert "fine" == await named("x")
+
+        named = tiny.with_(Budget(per="run", **narrow), run_id="narrow")
+        await cut_off(named, model)
+        with pytest.raises(BudgetExceeded):
+            await named("x")
+
+    assert 3 == len(model.requests)
+
+
+async def cut_off(unit, model):
+    """Cancel a call once its request is on the way."""
+    before = len(model.requests)
+    async with anyio.create_task_group() as group:
+        group.start_soon(unit, "x")
+        while len(model.requests) == before:
+            await anyio.sleep(0.001)
+        group.cancel_scope.cancel()

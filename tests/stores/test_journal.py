@@ -218,6 +218,43 @@ async def test_what_a_claim_finds(journal):
     assert ({"s": (0, 7, 1)}, None) == (claim.spent(), claim.nodes_of("zzz"))
 
 
+@pytest.mark.parametrize(
+    ("end", "taken"),
+    [
+        ({"usage": Usage(input_tokens=3, output_tokens=4), "cost_usd": Decimal("0.1")}, (100_000_000, 7)),
+        ({"outcome": "cancelled"}, (500_000_000, 90)),
+        ({"outcome": "ProviderTimeout"}, (500_000_000, 90)),
+        ({"outcome": "ProviderUnavailable", "status": 503, "cost_usd": Decimal(0)}, (0, 0)),
+        ({"outcome": "BadRequest", "status": 400}, (0, 0)),
+        ({"outcome": "ProviderTimeout", "cost_usd": Decimal(0)}, (0, 90)),
+        ({"outcome": "ProviderUnavailable", "cost_usd": Decimal(0), "sent": False}, (0, 0)),
+        (None, (500_000_000, 90)),
+    ],
+    ids=["answered", "cancelled", "timed out", "refused", "refused, no price", "free", "not sent", "in flight"],
+)
+async def test_what_earlier_tries_took_is_what_a_budget_counts(journal, end, taken):
+    """What nobody knows counts as it was reserved; what was answered with an error counts nothing."""
+    await journal.claim(opened())
+    journal.write(started(reserved_usd=Decimal("0.5"), reserved_tokens=90))
+    if end is not None:
+        journal.write(finished(**end))
+        journal.write(called())
+    journal.write(closed())
+
+    was_sent = end is None or end.get("sent", True)
+    assert {"s": (*taken, was_sent)} == (await journal.claim(opened())).spent()
+
+
+async def test_a_number_that_is_used_again_is_in_flight(journal, path):
+    """A hedge that was not sent gives its number back, and the next request takes it, all in one batch."""
+    await journal.claim(opened())
+    for note in (started(number=2), finished(number=2, outcome="cancelled", sent=False), started(number=2)):
+        journal.write(note)
+    await journal.settled()
+
+    assert [(2, None, 1)] == rows(path, "SELECT number, outcome, sent FROM attempts")
+
+
 async def test_requests_come_with_their_node(journal, path):
     """An answer whose node is not written yet is not on record as one: what is there can be used again."""
     await journal.claim(opened())

@@ -7,6 +7,9 @@ import tracemalloc
 import pytest
 
 from llmflow import Model, Reply, Runtime, Usage, flow, prompt, step
+from llmflow.runtime import SystemClock
+from llmflow.stores._journal_memory import MemoryJournal
+from tests.stores.test_journal import closed, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +46,24 @@ async def test_it_becomes_rows_when_somebody_looks(tmp_path, monkeypatch):
     assert [("ask_twice", "flow", "ok", 0), ("ask_twice", "flow", "ok", 1)] == runs
     assert [("a", "ask_twice/ask"), ("a", "ask_twice/ask#2")] == nodes
     assert [] == list(tmp_path.iterdir())
+
+
+async def test_an_end_in_the_middle_of_a_claim(monkeypatch):
+    """Another thread ends the run just then: it is busy or ended, and never run by two."""
+    journal = MemoryJournal(SystemClock())
+    await journal.claim(opened())
+    read = journal._connection
+
+    def reads_and_then_it_ends():
+        connection = read()
+        journal.write(closed(status="ok"))
+        return connection
+
+    monkeypatch.setattr(journal, "_connection", reads_and_then_it_ends)
+    first = await journal.claim(opened())
+
+    assert "busy" == first.state
+    assert "finished" == (await journal.claim(opened())).state
 
 
 async def test_runs_and_events_are_bounded(monkeypatch):
