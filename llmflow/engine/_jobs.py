@@ -9,6 +9,7 @@ from llmflow.engine._constants import may_change
 from llmflow.engine._operands import Getter, Layout, Values
 from llmflow.errors import DefinitionError
 from llmflow.graph._ir import DEFAULT, Constant, Graph, Node, Ref, Structure, map_call
+from llmflow.graph._ops import is_of_the_record
 from llmflow.step import inner_run
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class _Compiler:
             try:
                 return await attempt(values, around)
             except errors as exc:  # left behind, so that what the other branch raises does not carry it as its context
+                if is_of_the_record(exc, errors):
+                    raise
                 if record is not None:
                     record.choose(path(around), name, exc)
             return await otherwise(values, around)

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Awaitable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from llmflow.errors import StepError
+from llmflow.errors import JournalUnavailable, RunConflict, StepError
 from llmflow.graph._ir import DEFAULT, Constant, Node
 from llmflow.graph._operands import to_operand, type_of
 from llmflow.graph._operation import Operation, check_branches, discard, is_branch, mistake
@@ -16,7 +16,7 @@ from llmflow.graph._types import cases, display, is_a, is_open, members, union_o
 if TYPE_CHECKING:
     from llmflow.graph._trace import Trace
 
-__all__ = ["or_else", "switch", "when"]
+__all__ = ["is_of_the_record", "or_else", "switch", "when"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -176,8 +176,10 @@ class _OrElse(Operation[Any]):
         call, otherwise = taken
         try:
             value = await call
-        except self._on:
-            pass  # left behind, so that what the second call raises does not carry the first failure as its context
+        except self._on as exc:  # left behind, so that what the second call raises does not carry it as its context
+            if is_of_the_record(exc, self._on):
+                discard((otherwise,))
+                raise
         except BaseException:
             discard((otherwise,))
             raise
@@ -197,6 +199,17 @@ class _OrElse(Operation[Any]):
         node = self.make_node(trace, None, branches={"call": call}, items=value, errors=self._on)  # type: ignore[dict-item]
         node.output = union_of([node.branches["call"].output, _type_of_value(otherwise)])
         return node
+
+
+_OF_THE_RECORD = (JournalUnavailable, RunConflict)
+
+
+def is_of_the_record(error: BaseException, on: tuple[type[BaseException], ...]) -> bool:
+    """Whether an error says that the run cannot be recorded or taken up, and `on` does not name it.
+
+    An `or_else` would hide that, and write down that its call has failed although its answer may be there.
+    """
+    return isinstance(error, _OF_THE_RECORD) and not any(issubclass(one, _OF_THE_RECORD) for one in on)
 
 
 def _type_of_value(value: object) -> Any:
@@ -225,6 +238,9 @@ def or_else(
 
 def or_else(call: Any, value_or_call: Any, on: type[Exception] | tuple[type[Exception], ...] = (StepError,)) -> Any:
     """Run a call; when it fails with one of `on`, the value is that of the second call, or the value given.
+
+    That a run cannot be recorded or taken up (`JournalUnavailable`, `RunConflict`) is no failure of the call, and only caught
+    when `on` names it.
 
     Raises:
         DefinitionError: When the first argument is not a call, or `on` holds something else than exceptions.

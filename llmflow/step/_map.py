@@ -189,14 +189,16 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
             for stream in (self._give, self._take, self._send, self._receive):
                 stream.close()
             if self._token is not None:
-                self._end_run(self._token, exc)
-                if (record := self._around.run.record) is not None and record.is_named:
-                    await record.settled()
+                try:
+                    self._end_run(exc)
+                    if (record := self._around.run.record) is not None and record.is_named:
+                        await record.settled()
+                finally:
+                    leave(self._token)
         if self._error is not None:
             raise_first(self._error, self._later)
 
-    def _end_run(self, token: Token[Frame | None], exc: BaseException | None) -> None:
-        leave(token)
+    def _end_run(self, exc: BaseException | None) -> None:
         run, ended_by = self._around.run, self._error or exc
         name = None if ended_by is None else type(ended_by).__name__ if isinstance(ended_by, Exception) else "cancelled"
         latency = monotonic() - self._started

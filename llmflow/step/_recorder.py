@@ -186,7 +186,8 @@ class Recorder:
         Raises:
             RunConflict: Unless the author said what to do about it.
         """
-        shape = unit.shape if self.on_change == "refuse" else None
+        # A map of flows has a graph for each item, whose inputs are not known yet.
+        shape = unit.shape if self.on_change == "refuse" and opened.kind == "flow" else None
         if shape is None:
             return
         run_id = opened.run_id

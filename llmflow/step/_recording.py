@@ -121,18 +121,21 @@ class Recording:
 
     async def _claim(self, opened: RunOpened, limit: float) -> Claimed:
         until, pause = self._began + limit, _FIRST_PAUSE
-        while True:
-            claimed = await self._journal.claim(opened)
-            if claimed.state != "busy":
-                return claimed
-            if pause == _FIRST_PAUSE:
-                self._say_busy(claimed)
-            left = until - self._clock.monotonic()
-            if left <= 0:
-                msg = f"run {self._run.id!r} is being run by somebody else, and was not finished within {limit:g} s"
-                raise of_run(self._run.id, DeadlineExceeded(msg))
-            await self._clock.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        while (left := until - self._clock.monotonic()) > 0:
+            with alarm(left):
+                claimed = await self._journal.claim(opened)
+                if claimed.state != "busy":
+                    return claimed
+                if pause == _FIRST_PAUSE:
+                    self._say_busy(claimed)
+                await self._clock.sleep(min(pause, left))
+                pause = min(pause * 1.5, _LONGEST_PAUSE)
+        busy, locked = (
+            "is being run by somebody else, and was not finished",
+            "could not be begun, as its journal is in use,",
+        )
+        msg = f"run {self._run.id!r} {locked if pause == _FIRST_PAUSE else busy} within {limit:g} s"
+        raise of_run(self._run.id, DeadlineExceeded(msg))
 
     def _say_busy(self, claimed: Claimed) -> None:
         """Tell that the run has to be waited for, unless whoever runs it waits for this very call."""
@@ -303,4 +306,9 @@ def _status(error: BaseException) -> Literal["failed", "cancelled"]:
 
 
 def _message(error: BaseException | None) -> str | None:
-    return None if error is None else str(error)
+    if error is None:
+        return None
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # it is the author's class, and its run has to end all the same
+        return type(error).__name__

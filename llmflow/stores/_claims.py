@@ -109,6 +109,8 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
         RunConflict: When it was begun for another target, or with other inputs.
     """
     found = connection.execute(_GET_RUN, (run.run_id,)).fetchone()
+    if found is None and mine:  # its file is gone, and whoever runs it is told so at its next step
+        return Claim("busy", run.run_id, None, reading)
     if found is None:
         execute(connection, OPEN, rows.opening(run))
         return Claim("new", run.run_id, None, reading)

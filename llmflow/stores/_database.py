@@ -21,7 +21,7 @@ from llmflow.stores._journal_tables import JOURNAL_SCHEMA, SINCE_VERSION_2
 from llmflow.stores._recorded import as_text
 from llmflow.stores._tables import SCHEMA
 
-__all__ = ["VERSION", "Connect", "Database", "NotOurs", "close", "write_lock"]
+__all__ = ["VERSION", "Connect", "Database", "NotOurs", "close", "same_file", "write_lock"]
 
 logger = logging.getLogger("llmflow")
 
@@ -179,7 +179,12 @@ _finding = threading.Lock()
 def write_lock(path: Path) -> threading.Lock:
     """Return the lock under which this process writes to a file: to wait for it is cheaper than for SQLite's own."""
     with _finding:
-        return _locks.setdefault(path, threading.Lock())
+        return _locks.setdefault(same_file(path), threading.Lock())
+
+
+def same_file(path: Path) -> Path:
+    """Return what is equal for all ways to write a path, links in it followed."""
+    return Path(os.path.realpath(path))
 
 
 def _forget_locks() -> None:

@@ -6,18 +6,20 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from llmflow.context import caller, frame
 from llmflow.errors import JournalUnavailable, RunConflict
 from llmflow.journal import RunClosed, RunOpened
 from llmflow.stores._claims import Asked, Claim, claim, give_up_dead_runs, runs_named
-from llmflow.stores._database import Connect, Database, close, write_lock
+from llmflow.stores._database import Connect, Database, close, same_file, write_lock
 from llmflow.stores._journal_rows import Rows, Stamped, execute
 from llmflow.stores._owner import LEASE, myself
 from llmflow.stores._writer import Writer
@@ -36,6 +38,7 @@ _BUSY_TRIES = 6
 """How often the lock of another process is waited for, as long each time as the connection waits."""
 FileId: TypeAlias = tuple[int, int]
 _BEAT = "UPDATE runs SET lease = ? WHERE status = 'running' AND owner = ?"
+_OURS = "SELECT run_id FROM runs WHERE status = 'running' AND owner = ?"
 
 
 class SqliteJournal:
@@ -71,10 +74,12 @@ class SqliteJournal:
         self._reading = threading.Lock()
         self._rows = Rows()
         self._in_work: set[str] = set()
-        """Runs that this process is running."""
-        self._lost: set[str] = set()
-        """Those whose file is not there any more."""
-        self._claimed_here = _claimed.setdefault(self.path, set())
+        """Runs whose end is not in the file yet."""
+        self._held: set[str] = set()
+        """Those of them that were claimed."""
+        self._lost: dict[str, str] = {}
+        """Those that cannot go on, and why."""
+        self._claimed_here = _claimed.setdefault(same_file(self.path), set())
         self._beat_at = float("-inf")
         self._writer: Any = None
         self._reader: Any = None
@@ -93,11 +98,10 @@ class SqliteJournal:
         if type(note) is RunOpened:
             self._in_work.add(note.run_id)
             self._claimed_here.add(note.run_id)
-        elif type(note) is RunClosed:
-            self._in_work.discard(note.run_id)
         stamped = (self._clock.time(), note, caller.get().tags or None)
         if not self._writes.add(stamped):
-            self._release([stamped])
+            self.losses += 1
+            self._release(_ended(stamped))
             self._database.trouble(BlockingIOError("too much waits to be written"), "written", None)
 
     async def settled(self) -> None:
@@ -108,8 +112,7 @@ class SqliteJournal:
         """
         await self._written()
         if self._lost and (around := frame.get()) is not None and around.run.id in self._lost:
-            gone = FileNotFoundError("the file with what the run has done was removed or replaced")
-            raise self._unavailable("written", gone)
+            raise self._unavailable("written", RuntimeError(self._lost[around.run.id]))
 
     async def _written(self) -> None:
         ticket = self._writes.ticket()
@@ -128,7 +131,9 @@ class SqliteJournal:
         await self._written()
         asked = Asked()
         try:
-            return await anyio.to_thread.run_sync(self._claim, run, asked)
+            return await anyio.to_thread.run_sync(
+                self._claim, run, asked, abandon_on_cancel=True, limiter=_claiming_threads()
+            )
         except BaseException:  # it was cancelled, and the thread goes on
             if asked.is_answered():
                 self._give_back(run)
@@ -186,16 +191,21 @@ class SqliteJournal:
             except Exception as exc:  # whatever it is, the transaction must not stay open
                 raise self._failed_to_claim(exc) from exc
             if claimed.state in ("new", "resumed"):
-                self._in_work.add(run.run_id)
-                self._claimed_here.add(run.run_id)
-                self._lost.discard(run.run_id)
+                for runs in (self._in_work, self._held, self._claimed_here):
+                    runs.add(run.run_id)
+                self._lost.pop(run.run_id, None)
                 if asked.is_answered():
                     self._give_back(run)
+                self._writes.attend()  # somebody has to say that the run is alive
         return claimed
 
-    def _release(self, batch: list[Stamped]) -> None:
-        """Let other journals of this process take up what has ended; not before the file says so, as they would run it."""
-        self._claimed_here.difference_update(note.run_id for _, note, _ in batch if type(note) is RunClosed)
+    def _release(self, run_ids: Collection[str]) -> None:
+        """Let other journals of this process take up what has ended.
+
+        Not before the file says so, as they would run it again, and under the same lock, as they take it up right then.
+        """
+        for runs in (self._in_work, self._held, self._claimed_here):
+            runs.difference_update(run_ids)
 
     def _give_back(self, run: RunOpened) -> None:
         """End a run that was claimed for somebody who does not wait for it any more."""
@@ -216,24 +226,21 @@ class SqliteJournal:
     # -- writing, in the writer's thread -------------------------------------------------------------------------------
 
     def _write(self, batch: list[Stamped]) -> Exception | None:
-        try:
-            return self._write_rows(self._rows.of(batch))
-        finally:
-            self._release(batch)
-
-    def _write_rows(self, rows: list[tuple[str, tuple[Any, ...]]]) -> Exception | None:
+        rows, ended = self._rows.of(batch), _ended(*batch)
         error: Exception | None = None
         for _ in range(_BUSY_TRIES):
-            error = self._try_to_write(rows)
+            error = self._try_to_write(rows, ended)
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 break
         if error is not None:
             self.losses += 1
             if self._database.trouble(error, "written", self._file):
-                self._try_to_write(rows)  # into a new file; runs with an id are told of the old one
+                self._try_to_write(rows, ended)  # into a new file; runs with an id are told of the old one
+            with self._writing:
+                self._release(ended)
         return error
 
-    def _try_to_write(self, rows: list[tuple[str, tuple[Any, ...]]]) -> Exception | None:
+    def _try_to_write(self, rows: list[tuple[str, tuple[Any, ...]]], ended: Collection[str]) -> Exception | None:
         """Write rows as a whole or not at all, and return why it could not be."""
         with self._writing:
             try:
@@ -242,17 +249,18 @@ class SqliteJournal:
                 for statement, values in rows:
                     execute(writer, statement, values)
                 writer.execute("COMMIT")
-                self._beat(writer)
             except Exception as exc:  # noqa: BLE001  # whatever it is, the transaction must not stay open
                 self._close_writer()
                 return exc
+            self._release(ended)
+            self._try_to_beat()
         return None
 
     def _writer_now(self) -> Any:
         if self._file is not None and self._database.file_id() != self._file:
             self._close_writer()  # the file was deleted or set aside, or another one put in its place
             self._file = None
-            self._lost |= self._in_work
+            self._lose(self._in_work, "the file with what the run has done was removed or replaced")
         if self._writer is None:
             self._writer = self._database.open_writer()
             self._file = self._database.file_id()
@@ -273,17 +281,33 @@ class SqliteJournal:
         if not self._in_work:
             return False
         with self._writing:
-            try:
-                self._beat(self._writer_now())
-            except (sqlite3.Error, OSError):
-                self._close_writer()
+            self._try_to_beat()
         return True
 
-    def _beat(self, writer: Any) -> None:
+    def _try_to_beat(self) -> None:
+        """Say that the runs of this process are alive, now and then; the lock is held.
+
+        Once nothing was heard of a run for long enough somebody else may have taken it up. Then it must not go on here.
+        """
         now = self._clock.time()
-        if self._in_work and abs(now - self._beat_at) >= _BEATS_EVERY:
-            self._beat_at = now
+        if not self._in_work or abs(now - self._beat_at) < _BEATS_EVERY:
+            return
+        try:
+            writer = self._writer_now()
             writer.execute(_BEAT, (now + LEASE, myself()))
+            ours = {run_id for (run_id,) in writer.execute(_OURS, (myself(),))}
+        except (sqlite3.Error, OSError):
+            self._close_writer()  # the next time is soon enough
+            return
+        self._beat_at = now
+        self._lose(
+            self._held - ours,
+            f"nothing was heard of this process for {LEASE:g} s, and somebody else may have taken the run up",
+        )
+
+    def _lose(self, runs: Collection[str], why: str) -> None:
+        for run_id in tuple(runs):
+            self._lost.setdefault(run_id, why)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -313,6 +337,25 @@ class SqliteJournal:
         reader, self._reader = self._reader, None
         if reader is not None:
             close(reader)
+
+
+_CLAIMING_THREADS = 4
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("llmflow_claims")
+
+
+def _claiming_threads() -> anyio.CapacityLimiter:
+    """Return the limiter of claims on this event loop: those of blocking functions may all wait for this very claim."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        made = anyio.CapacityLimiter(_CLAIMING_THREADS)
+        _limiter.set(made)
+        return made
+
+
+def _ended(*batch: Stamped) -> set[str]:
+    """Return the runs whose end is among these notes."""
+    return {note.run_id for _, note, _ in batch if type(note) is RunClosed}
 
 
 _claimed: dict[Path, set[str]] = {}

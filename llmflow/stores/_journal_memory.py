@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -57,6 +59,11 @@ class MemoryJournal:
         self._lock = threading.RLock()
         self._made: Any = None
         self._rows: Rows
+        _journals.add(self)
+
+    def start_anew(self) -> None:
+        """Go on in a forked child, where a thread that held the lock is gone."""
+        self._lock = threading.RLock()
 
     # -- the port ------------------------------------------------------------------------------------------------------
 
@@ -143,3 +150,15 @@ class MemoryJournal:
         connection.execute(_PRUNE_NODES)
         connection.execute(_PRUNE_CALLS, (_CALLS,))
         connection.execute(_PRUNE_ATTEMPTS, (_CALLS,))
+
+
+_journals: weakref.WeakSet[MemoryJournal] = weakref.WeakSet()
+
+
+def _start_anew() -> None:
+    for one in list(_journals):
+        one.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

@@ -35,7 +35,8 @@ OPEN = (
 )
 _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
-    " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL WHERE run_id = ?"
+    " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL"
+    " WHERE run_id = ? AND coalesce(owner, ?) = ?"  # somebody else may have taken it up meanwhile
 )
 _RUN = (
     "INSERT INTO runs (run_id, target, kind, ref, command, started, tenant, tags, graph, input_hash, inputs, content, named,"
@@ -217,7 +218,7 @@ class Rows:
         said = (note.status, note.finished, note.latency_s, note.error, note.message, output)
         content = "redacted" if changed else None
         if (index := self._opened_at.pop(note.run_id, None)) is None:
-            self._rows.append((_CLOSE, (*said, content, note.graph, note.run_id)))
+            self._rows.append((_CLOSE, (*said, content, note.graph, note.run_id, myself(), myself())))
             return
         *named, graph, input_hash, inputs, begun, is_named, _, _ = self._rows[index][1]
         self._rows[index] = (

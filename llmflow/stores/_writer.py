@@ -85,6 +85,11 @@ class Writer(Generic[T]):
             self._wake()
         return True
 
+    def attend(self) -> None:
+        """Have the thread there although nothing is to be written, so that it asks `stays`."""
+        if self._thread is None:
+            self._wake()
+
     def _wake(self) -> None:
         with self._changed:
             if self._thread is None:
@@ -98,7 +103,7 @@ class Writer(Generic[T]):
             if self._waiting:
                 if self._thread is None:
                     self._start()
-                return self._hurry()
+                return self._hurry() if self._thread is not None else _nobody_writes()
             if self._busy:
                 self._current = self._current or Ticket()
             return self._current
@@ -114,7 +119,7 @@ class Writer(Generic[T]):
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter is ending; `flush` writes what waits
+        except RuntimeError:  # there are too many, or the interpreter is ending; `flush` writes what waits
             return
         self._thread = thread
 
@@ -193,6 +198,13 @@ class Writer(Generic[T]):
             batch = self._batch()
         if batch:
             self._finish(self._tried(batch))
+
+
+def _nobody_writes() -> Ticket:
+    ticket = Ticket()
+    ticket.error = RuntimeError("no thread can be started that writes")
+    ticket.written.set()
+    return ticket
 
 
 _writers: weakref.WeakSet[Writer[Any]] = weakref.WeakSet()

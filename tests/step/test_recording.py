@@ -12,6 +12,8 @@ from collections import Counter
 from typing import Any, Generic, Literal, TypeVar
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 from anyio.lowlevel import checkpoint
 from pydantic import BaseModel, Field
@@ -22,9 +24,12 @@ from llmflow import (
     Budget,
     BudgetExceeded,
     Cache,
+    Deadline,
+    DeadlineExceeded,
     DefinitionError,
     Fallback,
     Hedge,
+    JournalUnavailable,
     Model,
     Price,
     ProviderUnavailable,
@@ -43,6 +48,7 @@ from llmflow import (
     task,
     when,
 )
+from llmflow.stores._database import write_lock
 from llmflow.testing._scripted import after, hang, pieces, scripted
 
 pytestmark = pytest.mark.anyio
@@ -425,6 +431,156 @@ async def test_branches_are_taken_again_as_they_were(url, shout, model):
 
     assert "LOUDSXINSTEADvalue" == value
     assert {"loud": 1, "sx": 1, "breaks": 1, "breaks4": 1, "instead": 1, "end": 2} == model.count
+
+
+# -- what may not be known yet ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_a_map_of_a_flow_is_taken_up(url, model, shout, eager):
+    """Each item is a flow of its own, whose inputs are known when it is reached."""
+
+    @flow(eager=eager)
+    async def loud(word: str) -> str:
+        return await shout(word)
+
+    model.fails = {"b"}
+    async with Runtime(journal=url):
+        named = loud.with_(run_id="m")
+        with pytest.raises(BadRequest):
+            await named.map(["a", "b", "c"], concurrency=1)
+        model.fails = set()
+        values = await named.map(["a", "b", "c"], concurrency=1)
+
+    assert (["A", "B", "C"], {"a": 1, "b": 2, "c": 1}) == (values, model.count)
+
+
+async def test_a_branch_whose_arguments_are_not_there(url, model, shout):
+    """It is not taken, so nobody needs them when the run is taken up either."""
+
+    @task
+    async def nothing() -> str:
+        return "none"
+
+    @flow
+    async def first(wanted: bool, words: list[str]) -> tuple[str, str]:
+        found = await when(wanted, shout(words[0]), nothing())
+        return found, await shout("last")
+
+    model.fails = {"last"}
+    async with Runtime(journal=url):
+        with pytest.raises(BadRequest):
+            await first.with_(run_id="a")(False, [])
+        model.fails = set()
+
+        assert ("none", "LAST") == await first.with_(run_id="a")(False, [])
+
+
+async def test_or_else_hides_no_conflict(url, model, shout):
+    """That what is recorded is the answer to other inputs is no failure of the call."""
+    day = ["1"]
+
+    @task(journal=False)
+    async def today() -> str:
+        return day[0]
+
+    @flow
+    async def report(word: str) -> str:
+        found = await or_else(shout(await today()), "instead")
+        return await shout(await join(found, word))
+
+    @task
+    async def join(one: str, other: str) -> str:
+        return f"{one} {other}"
+
+    model.fails = {"last"}
+    async with Runtime(journal=url):
+        with pytest.raises(BadRequest):
+            await report.with_(run_id="a")("last")
+        model.fails, day[0] = set(), "2"
+        with pytest.raises(RunConflict, match="other inputs"):
+            await report.with_(run_id="a")("last")
+
+    assert {"1": 1, "last": 1} == model.count
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("error", [JournalUnavailable, RunConflict])
+async def test_or_else_catches_what_it_names(eager, error):
+    """A refusal of the journal passes `on=(StepError,)`, and is caught by its own name."""
+
+    @task
+    async def broken() -> str:
+        raise error("no")
+
+    @flow(eager=eager)
+    async def careless() -> str:
+        return await or_else(broken(), "instead", on=(StepError,))
+
+    @flow(eager=eager)
+    async def careful() -> str:
+        return await or_else(broken(), "instead", on=(StepError, error))
+
+    async with Runtime():
+        assert "instead" == await careful()
+        with pytest.raises(error):
+            await careless()
+
+
+class _Speechless(Exception):
+    def __str__(self):
+        raise ValueError("nothing to say")
+
+
+@pytest.mark.parametrize("where", ["task", "body"])
+async def test_an_error_that_says_nothing_ends_its_run(url, where):
+    """It leaves as itself, and nobody finds the run busy."""
+
+    @task
+    async def talk() -> str:
+        raise _Speechless
+
+    @flow(eager=True)
+    async def both() -> str:
+        if where == "body":
+            raise _Speechless
+        return await talk()
+
+    async with Runtime(journal=url):
+        for _ in range(2):
+            with anyio.fail_after(30), pytest.raises(_Speechless):
+                await both.with_(run_id="a")()
+
+
+async def test_a_journal_in_use_is_waited_for_within_the_deadline(file, shout, model):
+    """Somebody holds its lock: the deadline of the call is one all the same."""
+    async with Runtime(journal=f"sqlite:///{file}"):
+        await shout("before")
+        with write_lock(file), pytest.raises(DeadlineExceeded, match="its journal is in use, within 0.05 s"):
+            await shout.with_(Deadline(0.05), run_id="a")("x")
+        assert "X" == await shout.with_(run_id="a")("x")
+
+    assert {"before": 1, "x": 1} == model.count
+
+
+async def test_threads_that_wait_for_runs_leave_one_to_begin_them(file, shout):
+    """Every thread of the event loop's pool may be a blocking function that waits for a run."""
+    async with Runtime(journal=f"sqlite:///{file}"):
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        before, limiter.total_tokens = limiter.total_tokens, 2
+
+        async def call(number):
+            return await shout.with_(run_id=str(number))("x")
+
+        try:
+            with anyio.fail_after(60):
+                async with anyio.create_task_group() as group:
+                    for number in range(4):
+                        group.start_soon(anyio.to_thread.run_sync, anyio.from_thread.run, call, number)
+        finally:
+            limiter.total_tokens = before
+
+    assert 4 == len(rows(file, "SELECT run_id FROM runs WHERE status = 'ok'"))
 
 
 # -- several at once ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from decimal import Decimal
 
@@ -18,11 +19,13 @@ import anyio
 import pytest
 
 from llmflow import Cache, Model, Reply, RunConflict, Runtime, Usage, context, flow, prompt, step, task
+from llmflow.context import Frame, Run, frame
 from llmflow.errors import JournalUnavailable
 from llmflow.events import AttemptFinished, AttemptStarted, CallFinished
 from llmflow.journal import NodeClosed, RunClosed, RunOpened
 from llmflow.stores._database import VERSION, write_lock
 from llmflow.stores._journal import SqliteJournal
+from llmflow.stores._journal_memory import MemoryJournal
 from llmflow.stores._owner import LEASE, is_alive, myself
 from llmflow.stores._sqlite import SqliteCache
 from llmflow.testing._scripted import scripted
@@ -165,6 +168,36 @@ async def test_an_end_that_nobody_writes_keeps_no_run(journal, path, clock, monk
     other = SqliteJournal(path, clock)
 
     assert "resumed" == (await other.claim(opened())).state
+    other.close()
+
+
+async def test_what_has_ended_is_let_go_of_under_the_lock(journal, path, monkeypatch):
+    """Whoever gets the lock next may take the run up, and that must not be undone by its end."""
+    release, was_locked = journal._release, []
+
+    def releases(run_ids):
+        was_locked.extend(write_lock(path).locked() for _ in run_ids)
+        release(run_ids)
+
+    monkeypatch.setattr(journal, "_release", releases)
+    await journal.claim(opened())
+    journal.write(closed())
+
+    assert "resumed" == (await journal.claim(opened())).state
+    assert [True] == was_locked
+    assert "busy" == (await journal.claim(opened())).state
+
+
+@pytest.mark.parametrize("how", ["a link", "dots"])
+async def test_one_file_by_two_names(journal, path, clock, how):
+    """The process that runs it is the same, and so is the file."""
+    await journal.claim(opened())
+    if how == "a link":
+        (path.parent.parent / "link").symlink_to(path.parent)
+    name = path.parent.parent / ("link" if how == "a link" else "folder/../folder") / path.name
+    other = SqliteJournal(name, clock)
+
+    assert "busy" == (await other.claim(opened())).state
     other.close()
 
 
@@ -509,6 +542,96 @@ async def test_a_lease_that_cannot_be_renewed_is_no_trouble(path, clock, monkeyp
     assert ([], []) == (failing, warnings(caplog))
 
 
+@pytest.mark.parametrize("error", ["disk I/O error", "database is locked"])
+async def test_a_beat_that_fails_is_no_loss(path, clock, monkeypatch, error):
+    """What was written before it is in the file, once."""
+    statements = []
+
+    class Connection(sqlite3.Connection):
+        def execute(self, statement, *values):
+            statements.append(statement)
+            if "SET lease" in statement:
+                exc = sqlite3.OperationalError(error)
+                exc.sqlite_errorcode = sqlite3.SQLITE_BUSY if "locked" in error else sqlite3.SQLITE_IOERR
+                raise exc
+            return super().execute(statement, *values)
+
+    journal = SqliteJournal(path, clock, connect=lambda *a, **b: sqlite3.connect(*a, **b, factory=Connection))
+    await journal.claim(opened())
+    journal.write(node("n"))
+    await journal.settled()
+    journal.close()
+
+    assert 0 == journal.losses
+    assert [("n",)] == rows(path, "SELECT key FROM nodes")
+    assert 1 == sum("INTO nodes" in one for one in statements)
+    assert any("SET lease" in one for one in statements)
+
+
+async def test_a_claimed_run_is_alive_though_nothing_happens(path, clock, monkeypatch):
+    """Its first task may take longer than a lease, before anything is noted."""
+    monkeypatch.setattr("llmflow.stores._writer._IDLE", 0.01)
+    journal = SqliteJournal(path, clock)
+    await journal.claim(opened())
+    clock.now += LEASE / 2
+    with anyio.fail_after(10):
+        while rows(path, "SELECT lease FROM runs") != [(clock.now + LEASE,)]:
+            await anyio.sleep(0.01)
+    journal.write(closed())
+    journal.close()
+
+
+async def test_a_run_that_somebody_else_took_up_ends_here(path, clock):
+    """The process was paused for longer than its lease: it must not pay more, and not end the run of the other."""
+    journal = SqliteJournal(path, clock)
+    await journal.claim(opened())
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE runs SET owner = 'elsewhere:1:1'")
+    other.close()
+    token = frame.set(Frame(Run("ask", run_id="a"), None, float("inf")))
+    try:
+        await journal.settled()  # not known yet
+        clock.now += LEASE + 1
+        journal.write(node("n"))
+        with pytest.raises(JournalUnavailable, match="nothing was heard of this process for 60 s"):
+            await journal.settled()
+    finally:
+        frame.reset(token)
+    journal.write(closed())
+    journal.close()
+
+    assert [("running", "elsewhere:1:1")] == rows(path, "SELECT status, owner FROM runs")
+
+
+async def test_a_run_that_was_taken_for_dead_ends_well(journal, path):
+    """Nobody took it up."""
+    await journal.claim(opened())
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE runs SET owner = NULL, status = 'interrupted'")
+    other.close()
+    journal.write(closed(status="ok"))
+    await journal.settled()
+
+    assert [("ok",)] == rows(path, "SELECT status FROM runs")
+
+
+async def test_no_thread_that_writes(journal, monkeypatch):
+    """The process has too many: who waits is told, and later it may be better."""
+
+    class Thread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr("llmflow.stores._writer.threading.Thread", Thread)
+        journal.write(node("n"))
+        with pytest.raises(JournalUnavailable, match="no thread can be started"):
+            await journal.settled()
+    await journal.settled()
+
+    assert [("n",)] == rows(journal.path, "SELECT key FROM nodes")
+
+
 async def test_a_thread_that_stumbles_goes_on(journal, path, monkeypatch, caplog):
     """Whatever goes wrong while nothing is to be written: who waits for the next thing is not left waiting."""
     monkeypatch.setattr("llmflow.stores._writer._IDLE", 0.01)
@@ -680,6 +803,32 @@ async def test_a_redactor_that_fails(journal, caplog, redactor):
 
 
 # -- the process -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_child_has_a_journal_in_memory_of_its_own():
+    """A thread of the parent may hold its lock just then."""
+    journal = MemoryJournal(Clock())
+    holding, done = threading.Event(), threading.Event()
+
+    def hold():
+        with journal._lock:
+            holding.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait(60)
+    child = os.fork()
+    if child == 0:
+        got = journal._lock.acquire(timeout=5)
+        os._exit(0 if got else 1)
+    _, status = os.waitpid(child, 0)
+    done.set()
+    thread.join()
+
+    assert 0 == os.waitstatus_to_exitcode(status)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -297,6 +297,74 @@ async def test_what_waits_is_bounded(path, calls, caplog, monkeypatch):
     assert "too much waits to be written" in warnings(caplog)[0]
 
 
+async def test_what_was_dropped_is_missed(path, calls, caplog, monkeypatch):
+    """A run with an id does not go on when a note of it was dropped, as it could not be taken up from there."""
+    plugin = Store(path, sqlite3.connect)
+    plugin.journal = journal = SqliteJournal(path, SystemClock())
+
+    def full():
+        monkeypatch.setattr(journal._writes, "_limit", 0)
+
+    calls.between = full
+    async with Runtime(plugins=[plugin], journal="faulty://"):
+        with pytest.raises(JournalUnavailable, match="could not be written"):
+            await calls.three.with_(run_id="a")("_")
+        monkeypatch.undo()
+        assert "_xxx" == await calls.three.with_(run_id="a")("_")
+
+    assert {"_": 1, "_x": 2, "_xx": 1} == calls.count
+
+
+@pytest.mark.parametrize("kind", ["step", "flow", "map"])
+async def test_a_file_that_is_taken_away_at_the_last_request(path, kind):
+    """Who has run it is told that it is not on record, and does not learn it by paying again."""
+
+    async def answer(request):
+        path.parent.rename(path.parent.with_name("gone"))  # all of it at once
+        return Reply(text="fine", usage=Usage(input_tokens=1, output_tokens=1), model="fake/one")
+
+    @step(Model("fake/one", handler=answer))
+    def ask(word: str) -> str:
+        return prompt(word)
+
+    @flow
+    async def one(word: str) -> str:
+        return await ask(word)
+
+    named = (one if kind == "flow" else ask).with_(run_id="a")
+    async with Runtime(journal=f"sqlite:///{path}"):
+        with pytest.raises(JournalUnavailable, match="was removed or replaced"):
+            await (named.map(["x"]) if kind == "map" else named("x"))
+
+
+async def test_a_file_that_is_taken_away_while_somebody_waits(path, calls):
+    """The second caller waits for the first, who is told; then it begins anew."""
+    ends = []
+    is_away = anyio.Event()
+
+    async def call(begin):
+        await begin.wait()
+        try:
+            ends.append(await calls.three.with_(run_id="a")("_"))
+        except JournalUnavailable as exc:
+            ends.append("was removed or replaced" in str(exc))
+
+    async with Runtime(journal=f"sqlite:///{path}"), anyio.create_task_group() as group:
+
+        def remove():
+            path.parent.rename(path.parent.with_name("gone"))  # all of it at once
+            is_away.set()
+
+        calls.between = remove
+        group.start_soon(call, is_away)
+        now = anyio.Event()
+        now.set()
+        group.start_soon(call, now)
+
+    assert [True, "_xxx"] == ends
+    assert {"_": 2, "_x": 2, "_xx": 1} == calls.count
+
+
 async def test_another_file_is_read_when_another_is_written(path, calls, tmp_path):
     """The file was replaced between two runs: what is found comes from the new one."""
     url = f"sqlite:///{path}"
