@@ -27,8 +27,8 @@ _stdlib.addHandler(logging.NullHandler())
 
 @cache
 def _logger() -> Any:
-    """Return the structlog logger over the stdlib one; made at the first line that is written."""
-    import structlog  # costs 40 ms and most programs never log a line
+    """Return the structlog logger over the stdlib one; made when somebody listens."""
+    import structlog  # costs 40 to 200 ms, which must not come while an event loop serves others
 
     return structlog.wrap_logger(
         _stdlib,
@@ -54,13 +54,27 @@ def _shown(value: object) -> str:
     )
 
 
+def _is_heard() -> bool:
+    """Whether a line would be written anywhere; `logging` asks the same handlers in the same order."""
+    logger: logging.Logger | None = _stdlib
+    while logger is not None:
+        if any(not isinstance(one, logging.NullHandler) for one in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
 def _write(level: int, event: str, **fields: object) -> None:
-    if _stdlib.isEnabledFor(level):
+    if _stdlib.isEnabledFor(level) and _is_heard():
         getattr(_logger(), logging.getLevelName(level).lower())(event, **fields)
 
 
 class LogObserver:
     """Writes what happens to the log; a plugin like any other."""
+
+    def __init__(self) -> None:
+        if _is_heard():
+            _logger()
 
     @hookimpl
     def llmflow_call_finished(self, event: CallFinished) -> None:
@@ -133,6 +147,7 @@ def configure_logging(*, level: int | str = "INFO", json: bool = False) -> None:
         _stdlib.removeHandler(old)
     _stdlib.addHandler(handler)
     _stdlib.setLevel(level)
+    _logger()
 
 
 class _JsonFormatter(logging.Formatter):
