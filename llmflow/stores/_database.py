@@ -152,6 +152,8 @@ class Database:
         code = getattr(exc, "sqlite_errorcode", None)
         corrupt = code is not None and code & 0xFF in _CORRUPT
         aside = set_aside(self.path, known or self.file_id()) if corrupt else None
+        if aside is not None:
+            exc.add_note(f"The corrupt file was set aside as {aside}; the next call begins with a new one.")
         cause = getattr(exc, "sqlite_errorname", None) or f"{type(exc).__name__} {getattr(exc, 'errno', '')}"
         with self._lock:
             if cause in self._warned:

@@ -218,9 +218,11 @@ class SqliteJournal:
 
     def _unavailable(self, what: str, exc: Exception) -> JournalUnavailable:
         error = JournalUnavailable(f"the journal {self.path} cannot be {what}: {exc}")
-        error.add_note(
-            "A run with an id is only run where it can be taken up again; without an id it runs all the same."
-        )
+        for note in (
+            *getattr(exc, "__notes__", ()),
+            "A run with an id is only run where it can be taken up again; without an id it runs all the same.",
+        ):
+            error.add_note(note)
         return error
 
     # -- writing, in the writer's thread -------------------------------------------------------------------------------
