@@ -86,6 +86,25 @@ async def test_a_map_goes_on_in_the_middle(url, stop):
     assert 200 <= sum(model.count.values()) <= 200 + 8 + 1
 
 
+async def test_a_map_of_a_flow_goes_on(url):
+    """What its graph is given is another thing for each item, and none of it is what the map was given."""
+    model = Asked(stop=1)
+    ask = asking(model)
+
+    @flow
+    async def one(word: str) -> str:
+        return await ask(word)
+
+    unit = one.with_(run_id="a")
+    async with Runtime(journal=url):
+        with pytest.raises(Stopped):
+            await unit.map(["a", "b"], concurrency=1)
+        model.stop = 10
+        values = await unit.map(["c", "b", "a"])
+
+    assert (["cc", "bb", "aa"], {"a": 1, "b": 2, "c": 1}) == (values, model.count)
+
+
 async def test_items_may_become_more(url):
     """The list has grown since: only what is new is asked."""
     model = Asked()
