@@ -28,7 +28,7 @@ __all__ = ["Divergence", "Replaying", "Script"]
 
 _NOTHING = Decimal(0)
 _NEW = "is new"
-_VARIABLE = re.compile(r"\[[^\]]*\]|@[0-9a-f]+|#\d+")
+_VARIABLE = re.compile(r"(?:\[[^\]]*\]|@[0-9a-f]+)\??|#\d+")
 """The parts of a node's key that hold what its inputs were."""
 
 

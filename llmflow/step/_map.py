@@ -16,7 +16,6 @@ from llmflow.errors import DefinitionError
 from llmflow.events import RunFinished, RunStarted
 from llmflow.messages import Outcome
 from llmflow.policy import check_count
-from llmflow.step._arguments import content_key
 from llmflow.step._call import Deferred
 from llmflow.step._run_ids import inner_run
 
@@ -244,7 +243,7 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
             return index, None, None, item
         try:
             key = None if given is None else given(item)
-            return index, key, None if path is None else record.item_key(path, key or content_key(item)), item
+            return index, key, None if path is None else record.keys.of_item(path, item, key), item
         except Exception as exc:  # noqa: BLE001  # the author's own function; it is this item's failure
             return index, None, None, _Unkeyed(exc)
 
@@ -282,7 +281,7 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
                 result = await self._bound.invoke(inputs, self._around)
             else:
                 unit = self._call.unit
-                place = path or record.key_of(self._around, unit, inputs, given)
+                place = path or record.keys.of_call(self._around, unit, inputs, given)
                 result = await record.node(place, unit, self._bound, inputs, self._around)
         except Exception as exc:  # noqa: BLE001  # collecting failures is what this is for; cancellation is no Exception
             return Outcome(index=index, key=key, error=exc, cost_usd=getattr(exc, "cost_usd", None))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmflow.errors import RunConflict, StepError
 from llmflow.messages import Result
-from llmflow.step._arguments import UNKNOWN_ITEM
 
 if TYPE_CHECKING:
     from llmflow.journal import Claimed, RecordedNode, RunKind
@@ -74,7 +73,7 @@ class Recall:
         Raises:
             RunConflict: When it was something else that was recorded, and nobody said what to do about it.
         """
-        found = None if key.partition("#")[0].endswith(UNKNOWN_ITEM) else self._claimed.find(key)
+        found = self._claimed.find(key)
         if found is None or not self._holds(found, bound, hashed):
             return None
         codec = self._recorder.codec(unit)

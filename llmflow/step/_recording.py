@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -14,7 +13,8 @@ from llmflow.context import Frame, blocked_loop, caller, frame, leave
 from llmflow.errors import DeadlineExceeded, JournalUnavailable
 from llmflow.journal import NodeClosed, RunClosed, RunOpened
 from llmflow.records import quick
-from llmflow.step._arguments import KEY_DIGITS, input_hash, inputs_as_json
+from llmflow.step._arguments import input_hash, inputs_as_json
+from llmflow.step._node_keys import NodeKeys
 from llmflow.step._recall import Recall, conflict, of_run
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Recording:
 
     Attributes:
         is_named: Whether the run has an id of its own: then what it needs is on disk before it goes on.
+        keys: Gives the keys of nodes that no graph knows.
     """
 
     def __init__(self, recorder: Recorder, unit: Unit[..., Any], run: Run, kind: RunKind) -> None:
@@ -54,8 +55,7 @@ class Recording:
         self._kind: RunKind = kind
         self._keeps_content = recorder.keeps_content
         self._past: Recall | None = None
-        self._occurrences: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self.keys = NodeKeys({})
         self._is_patient = True
         self._graph: str | None = None
         self._started = self._began = 0.0
@@ -102,6 +102,7 @@ class Recording:
     def _opened(self, inputs: Mapping[str, object]) -> RunOpened:
         unit, who, recorder = self._unit, caller.get(), self._recorder
         self._inputs, self._input_hash = inputs, input_hash(inputs)
+        self.keys = NodeKeys(inputs)
         self._inputs_json = inputs_as_json(inputs) if self._keeps_content else None
         return _new_run_opened(
             run_id=self._run.id,
@@ -190,27 +191,13 @@ class Recording:
 
     # -- its nodes -----------------------------------------------------------------------------------------------------
 
-    def key_of(self, around: Frame, unit: Unit[..., Any], inputs: Mapping[str, object], item: str | None = None) -> str:
-        """Return the place of a call that no graph knows: what is asked, and which of those that ask the same it is."""
-        base = f"{around.node}/{unit.name}" if around.node else unit.name
-        key = f"{base}{'' if item is None else f'[{item}]'}@{input_hash(inputs)[:KEY_DIGITS]}"
-        return self._numbered(key)
-
-    def _numbered(self, key: str) -> str:
-        with self._lock:
-            number = self._occurrences[key] = self._occurrences.get(key, 0) + 1
-        return key if number == 1 else f"{key}#{number}"
-
-    def item_key(self, base: str, item: str) -> str:
-        """Return the place of one item of a map; called in the order the items are read in."""
-        return self._numbered(f"{base}[{item}]")
-
     async def node(
         self, key: str, unit: Unit[..., Any], bound: Bound, inputs: dict[str, object], around: Frame
     ) -> Result[Any]:
         """Return what is recorded of a node, or run it and record it."""
         hashed = self._input_hash if inputs is self._inputs else input_hash(inputs)
-        if self._past is not None and (recalled := self._past.node(key, unit, bound, hashed)) is not None:
+        past = self._past_of(key)
+        if past is not None and (recalled := past.node(key, unit, bound, hashed)) is not None:
             return recalled
         inside = Frame(around.run, around.scope, around.deadline, key)
         token = frame.set(inside)
@@ -280,9 +267,14 @@ class Recording:
 
     # -- taking it up again --------------------------------------------------------------------------------------------
 
+    def _past_of(self, key: str) -> Recall | None:
+        """Return where to look for what is recorded of a node, None when that may be another one's."""
+        return None if self._past is None or self.keys.may_be_another(key) else self._past
+
     def chose(self, key: str) -> bool:
         """Whether the fallback of an `or_else` was taken before."""
-        return self._past is not None and self._past.chose(key)
+        past = self._past_of(key)
+        return past is not None and past.chose(key)
 
     def choose(self, key: str, name: str, error: BaseException) -> None:
         """Write that an `or_else` takes its fallback, so that it does so again."""

@@ -181,7 +181,7 @@ class Unit(Generic[P, T]):
         if record is None:
             result = await bound.invoke(inputs, around)
         else:
-            result = await record.node(record.key_of(around, self, inputs), self, bound, inputs, around)
+            result = await record.node(record.keys.of_call(around, self, inputs), self, bound, inputs, around)
         return result if wants_result else result.value
 
     async def _outermost(

@@ -232,6 +232,6 @@ def _map_path(key: str, depth: int) -> tuple[str, ...] | None:
     parts = _split(key)
     for place, part in enumerate(parts[depth:], depth):
         base, bracket, _ = part.partition("[")
-        if bracket and part.endswith("]"):
+        if bracket and part.endswith(("]", "]?")):  # with the mark of an item that nothing tells from others
             return (*parts[:place], base)
     return None

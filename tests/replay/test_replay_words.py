@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
@@ -11,6 +12,7 @@ from llmflow import Deadline, DefinitionError, Fallback, RateLimit, Retry, flow,
 from llmflow.journal import RecordedAnswer
 from llmflow.replay import Divergence, Judgement, Pair, Report, RunReplay, share, step_in, verdict
 from llmflow.replay._inputs import Misfit, restore
+from llmflow.replay._recorded import Script
 
 from .conftest import Asked, Ticket
 
@@ -230,6 +232,25 @@ def test_types_that_cannot_come_from_json():
     """An argument of a class that JSON cannot make is named."""
     with pytest.raises(Misfit, match="argument 'thing': .*Opaque.* cannot be made from JSON"):
         restore(odd, b'{"values":[],"thing":{}}', None)
+
+
+@pytest.mark.parametrize("key", ["f/t@12ab", "f/t@12ab?", "f/t@12ab?#2", "f/t[12ab]@34cd#3"])
+@pytest.mark.parametrize("was", ["f/t@56ef", "f/t@56ef?", "f/t[?]", "f/t[56ef]?#4"])
+def test_a_node_is_found_under_a_key_that_says_its_inputs_differently(key, was):
+    """Whatever stands for the inputs, the mark of what has no text included; but nowhere else."""
+
+    @task
+    def t() -> None: ...
+
+    class Past:
+        def find(self, key):
+            return SimpleNamespace(key=was) if key == was else None
+
+        def with_inputs(self, *_):
+            return ["f/other", "f/t/t", was]
+
+    assert was == Script(Past(), run_tasks=False).find(key, t, b"{}").key
+    assert Script(Past(), run_tasks=False).find(f"g/{key}", t, b"{}") is None
 
 
 def test_inputs_that_are_no_object():

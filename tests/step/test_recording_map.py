@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from dataclasses import dataclass
 from random import Random
 
 import anyio
@@ -12,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmflow import BadRequest, Model, Reply, Runtime, Usage, flow, gather, prompt, step, task
+from llmflow import BadRequest, Model, Reply, Runtime, Usage, flow, gather, or_else, prompt, step, task
 
 pytestmark = pytest.mark.anyio
 
@@ -218,6 +219,153 @@ async def test_items_that_nothing_tells_apart(url, keyed):
 
     assert (["aa", "bb"], ["bb", "aa", "cc"]) == (first, second)
     assert ({"a": 1, "b": 1, "c": 1} if keyed else {"a": 2, "b": 2, "c": 1}) == ran
+
+
+@dataclass
+class Page:
+    """An item of which a part has no text of its own, and the other is that of every item."""
+
+    body: Record
+    language: str = "en"
+
+
+def doubled(ran):
+    """Ways to double the word of a record, each with what makes an item of a record."""
+
+    @task
+    async def double(one: Record) -> str:
+        ran[one.word] += 1
+        return one.word * 2
+
+    @task
+    async def double_page(one: Page) -> str:
+        return await double.function(one.body)
+
+    @task
+    async def double_first(one: list[Record]) -> str:
+        return await double.function(one[0])
+
+    @task
+    async def double_both(language: str, one: Record) -> str:
+        return await double.function(one)
+
+    @flow
+    async def traced(one: Record) -> str:
+        return await double(one)
+
+    @flow(eager=True)
+    async def eager(one: Record) -> str:
+        return await double(one)
+
+    @flow(eager=True)
+    async def hidden(one: Record) -> str:
+        @task
+        async def look() -> str:
+            return await double.function(one)
+
+        return await look()
+
+    return {
+        "alone": (double.map, lambda one: one),
+        "dataclass": (double_page.map, Page),
+        "list": (double_first.map, lambda one: [one]),
+        "starmap": (double_both.starmap, lambda one: ("en", one)),
+        "traced": (traced.map, lambda one: one),
+        "eager": (eager.map, lambda one: one),
+        "hidden": (hidden.map, lambda one: one),
+    }
+
+
+WAYS = sorted(doubled(Counter()))
+
+
+def word_of(item):
+    """The word of what `doubled` makes an item of."""
+    while not isinstance(item, Record):
+        item = item.body if isinstance(item, Page) else item[-1]
+    return item.word
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_items_that_have_no_text_in_part(url, way, keyed):
+    """They are as unknown as those that have none at all: with other items around them they run again, all of each."""
+    ran = Counter()
+    mapped, item = doubled(ran)[way]
+    unit = mapped.__self__.with_(run_id="a")
+    options = {"key": word_of} if keyed else {}
+    async with Runtime(journal=url):
+        first = await getattr(unit, mapped.__name__)([item(Record(word)) for word in "ab"], **options)
+        second = await getattr(unit, mapped.__name__)([item(Record(word)) for word in "bac"], **options)
+
+    assert (["aa", "bb"], ["bb", "aa", "cc"]) == (first, second)
+    assert ({"a": 1, "b": 1, "c": 1} if keyed else {"a": 2, "b": 2, "c": 1}) == ran
+
+
+async def test_a_fallback_that_an_unknown_item_took(url):
+    """It is that item's: with the others it is tried first, as nobody knows whose it was."""
+    broken = {"a"}
+
+    @task
+    async def double(one: Record) -> str:
+        if one.word in broken:
+            raise BadRequest(one.word, status=400)
+        return one.word * 2
+
+    @flow
+    async def careful(one: Record) -> str:
+        return await or_else(double(one), "none")
+
+    unit = careful.with_(run_id="a")
+    async with Runtime(journal=url):
+        first = await unit.map([Record("a"), Record("b")])
+        second = await unit.map([Record("b"), Record("a")])
+
+    assert (["none", "bb"], ["bb", "none"]) == (first, second)
+
+
+LIKE_MARKS = ["?", "[?]", "@?", "0123456789ab?", "a]?", "a]?/b", "a]@0123456789ab?", "a]@0123456789ab?/b", "#2", ""]
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_texts_that_look_like_the_mark_of_unknown_items(url, keyed):
+    """What a user wrote is known, whatever is in it, and so is the author's key."""
+    model = Asked()
+    ask = asking(model)
+
+    @flow
+    async def one(word: str) -> str:
+        return await ask(word)
+
+    options = {"key": lambda word: word} if keyed else {}
+    async with Runtime(journal=url):
+        for unit in (ask.with_(run_id="a"), one.with_(run_id="b")):
+            first = await unit.map(LIKE_MARKS, **options)
+            second = await unit.map(LIKE_MARKS[::-1], **options)
+
+            assert first == second[::-1] == [word * 2 for word in LIKE_MARKS]
+    assert dict.fromkeys(LIKE_MARKS, 2) == model.count
+
+
+async def test_the_place_of_an_unknown_item_says_that_it_is_one(tmp_path):
+    """A question mark behind its brackets; places of items that are known never change."""
+    mapped, item = doubled(Counter())["dataclass"]
+
+    @task
+    async def ask(one: object) -> str:
+        return "fine"
+
+    async with Runtime(journal=f"sqlite:///{tmp_path}/journal.db"):
+        await mapped.__self__.with_(run_id="a").map([item(Record("a")), item(Record("b"))])
+        await ask.with_(run_id="b").map(["a", {"a": [1, None, 2.5]}])
+
+    places = [key for (key,) in rows(tmp_path / "journal.db", "SELECT key FROM nodes ORDER BY run_id, key")]
+    assert [
+        "double_page[69b369cce47a]?",
+        "double_page[69b369cce47a]?#2",
+        "ask[747838d761b1]",
+        "ask[ac8d8342bbb2]",
+    ] == places
 
 
 # -- nobody gets another record's answer -------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ def test_items_may_be_flows_and_have_maps_inside(rows):
         (["a//b"], [("a", [("", [("b", [])])])]),
         (["m[a]", "m[b", "m[c]"], [("m", 2, [("m[a]", []), ("m[c]", [])]), ("m[b", [])]),
         (["m[a]", "m[[b]", "m[c]"], [("m", 3, [("m[[b]", []), ("m[a]", []), ("m[c]", [])])]),
+        (["m[a]?", "m[a]?/x", "m[b]?"], [("m", 2, [("m[a]?", [("x", [])]), ("m[b]?", [])])]),
     ],
 )
 def test_keys_of_items_may_hold_anything(rows, keys, tree):
