@@ -49,9 +49,10 @@ class NodeKeys:
             given: What the author's `key=` says, when it is that of an item.
         """
         base = f"{around.node}/{unit.name}" if around.node else unit.name
-        told = fingerprint(inputs)
+        asked = {**inputs, **unit.said} if unit.said else inputs
+        told = fingerprint(asked)
         if not told.is_whole and not given:
-            told = fingerprint(inputs, self._find_own())
+            told = fingerprint(asked, self._find_own())
         key = f"{base}{'' if given is None else f'[{given}]'}@{told.key}"
         return self._numbered(key, is_known=told.is_whole or bool(given))
 

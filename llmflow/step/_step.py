@@ -265,10 +265,14 @@ class Step(Unit[P, T]):
     def _adjust(self, model: Model | None, params: Params | None, version: str | None) -> None:
         if model is not None:
             self.model = model
+            asked = (model.name, model.base_url, model.account, dict(model.options))
+            self.said = {**self.said, "with model": asked}  # no parameter has a space in its name
         if params is not None:
             said = _check_params(params, f"step {self.name!r}")
             self.params = cast("Params", {**self.params, **said})
             self._later_params = cast("Params", {**self._later_params, **said})
+            if self._later_params:
+                self.said = {**self.said, "with params": self._later_params}
             self.version = None
             self._parts = []
         if version is not None:

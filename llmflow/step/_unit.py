@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from llmflow.backend import monotonic
@@ -80,6 +80,8 @@ class Unit(Generic[P, T]):
         self.policies = check_policies(policies, f"{self.kind} {name!r}")
         self.fixed: dict[str, object] = {}
         self.run_id: str | None = None
+        self.said: Mapping[str, object] = {}
+        """What `.with_()` said that makes the same inputs another question."""
         self._codec: object = _UNASKED
         self.origin = origin(function)
         self._last: tuple[object, Scope | None, Bound] | None = None

@@ -307,6 +307,75 @@ async def test_a_run_that_was_given_a_client(url, eager):
     assert (["aa", "aa"], {"fetch": 1, "check": 2}) == (values, ran)
 
 
+# -- what .with_() said ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"a": {"model": "A"}, "b": {"model": "B"}}, id="model"),
+        pytest.param({"a": {"params": {"temperature": 0}}, "b": {"params": {"temperature": 1}}}, id="params"),
+        pytest.param({"a": {}, "b": {"model": "B"}, "c": {"params": {"temperature": 1}}}, id="without"),
+        pytest.param(
+            {"a": {"model": "A", "params": {"temperature": 1}}, "b": {"model": "A"}, "c": {"params": {"seed": 1}}},
+            id="both",
+        ),
+    ],
+)
+@pytest.mark.parametrize("mapped", [False, True])
+async def test_one_question_of_several_models(url, options, mapped):
+    """Each answer is that of the model, or the parameters, that the call said; none is paid twice."""
+    asked = Counter()
+    models = {name: Asked(name, asked) for name in "AB"}
+
+    @step(Asked("one", asked))
+    def ask(word: str) -> str:
+        return prompt(word)
+
+    async def call(_, name):
+        said = options[name]
+        unit = ask.with_(**{**said, "model": models[said["model"]]} if "model" in said else said)
+        return (await unit.map(["x"]))[0] if mapped else await unit("x")
+
+    found = await taken_up(url, call, "".join(options), "".join(reversed(options)))
+
+    expected = {
+        name: f"x {said.get('model', 'one')} {said.get('params', {}).get('temperature')}"
+        for name, said in options.items()
+    }
+    assert (expected, Counter(expected.values())) == (found, asked)
+
+
+async def test_one_model_at_several_addresses(file):
+    """What is asked is a service, not a name; whose key is used does not matter."""
+    asked = Counter()
+
+    @step
+    def ask(word: str) -> str:
+        return prompt(word)
+
+    def model(**options):
+        made = Asked("one", asked)
+        for name, value in options.items():
+            setattr(made, name, value)
+        return made
+
+    async def call(_, name):
+        options = {
+            "a": {"base_url": "http://a.test"},
+            "b": {"account": "b"},
+            "c": {"options": {"mode": "json"}},
+            "d": {},
+            "e": {"api_key": "k"},
+        }[name]
+        return await ask.with_(model=model(**options))("x")
+
+    await taken_up(None, call, "abcde", "edcba", path=file)
+
+    assert 4 == len({key.partition("#")[0] for key in keys(file)})
+    assert 5 == len(keys(file))
+
+
 # -- keys never change -------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +394,7 @@ async def test_keys(file):
         await ask("w")
         await ask("w")
         await ask.with_(version="7")("w")
+        await ask.with_(model=Asked("two", Counter()))("w")
         await ask.map(["w", "x"], key=lambda word: f"key {word}")
         await use("w", [1, (2,)], client)
         await use("w", [1, (2,)], Record())
@@ -336,6 +406,7 @@ async def test_keys(file):
         "collect/ask@2eb0498c5d21",
         "collect/ask@2eb0498c5d21#2",
         "collect/ask@2eb0498c5d21#3",
+        "collect/ask@e437f14db43a",
         "collect/ask[key w]@2eb0498c5d21",
         "collect/ask[key x]@a0375da4f181",
         "collect/use@62e0db40da47",
