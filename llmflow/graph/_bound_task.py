@@ -13,7 +13,7 @@ from llmflow.messages import Answer, Ask, Attempt, CallScope, Reply, Request, Re
 from llmflow.models import Model
 from llmflow.policy import Band, Declared, fold
 from llmflow.records import quick
-from llmflow.step import BoundSite
+from llmflow.step import BoundSite, shortest_deadline
 
 if TYPE_CHECKING:
     from llmflow.context import Scope
@@ -89,7 +89,7 @@ class PlainTask:
 class FoldedTask:
     """A task under its own policies, folded exactly as those of a step are."""
 
-    __slots__ = ("_body", "_chain", "_clock", "_model", "_name", "_runtime", "_scope", "layers")
+    __slots__ = ("_body", "_chain", "_clock", "_model", "_name", "_runtime", "_scope", "layers", "limit")
 
     def __init__(self, name: str, body: Body, layers: Sequence[Declared], runtime: Any, scope: Scope | None) -> None:
         self._name = name
@@ -99,6 +99,7 @@ class FoldedTask:
         self._scope = scope
         self._clock: Clock = runtime.clock
         self.layers = tuple(layers)
+        self.limit = shortest_deadline(layers)
         self._chain: Callable[[Ask], Awaitable[Answer]] = self._fold()
 
     def _fold(self) -> Callable[[Ask], Awaitable[Answer]]:

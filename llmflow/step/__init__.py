@@ -2,7 +2,7 @@
 
 from llmflow.step._arguments import input_hash, inputs_as_json
 from llmflow.step._attempts import chain_requests
-from llmflow.step._bound import BoundSite, BoundStep
+from llmflow.step._bound import BoundSite, BoundStep, shortest_deadline
 from llmflow.step._bound_variants import BoundVariants, steps_of
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
@@ -52,6 +52,7 @@ __all__ = [
     "read_signature",
     "recorded_result",
     "run_blocking",
+    "shortest_deadline",
     "step",
     "steps_of",
     "total_cost",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmflow.step._feed import Feed
     from llmflow.step._step import Step
 
-__all__ = ["BoundSite", "BoundStep"]
+__all__ = ["BoundSite", "BoundStep", "shortest_deadline"]
 
 S = TypeVar("S")
 
@@ -77,6 +77,12 @@ class BoundSite:
         return self.runtime.shared(key, make)  # type: ignore[no-any-return]
 
 
+def shortest_deadline(layers: Iterable[Declared]) -> float:
+    """Return how many seconds a call within these policies may take."""
+    deadlines = [one.policy for one in layers if one.band == Band.DEADLINE]
+    return min((float(getattr(one, "seconds", "inf")) for one in deadlines), default=float("inf"))
+
+
 class BoundStep:
     """One step in one runtime at one place; `invoke` is the path of every call."""
 
@@ -88,6 +94,7 @@ class BoundStep:
         "_started",
         "label",
         "layers",
+        "limit",
         "model",
         "models",
         "output",
@@ -105,6 +112,7 @@ class BoundStep:
         self.output: OutputSchema = step.output
         self.model: Model = runtime.model_for(step.name, step.model)
         self.layers: tuple[Declared, ...] = runtime.layers(step, scope)
+        self.limit = shortest_deadline(self.layers)
         self.models: tuple[Model, ...] = (self.model, *runtime.further_models(self.layers))
         self.version = step.prompt_version
         self._clock: Clock = runtime.clock

@@ -38,12 +38,13 @@ class BoundVariants:
     calls of one run agree.
     """
 
-    __slots__ = ("_bounds", "_variants", "arms")
+    __slots__ = ("_bounds", "_variants", "arms", "limit")
 
     def __init__(self, variants: Variants, arms: tuple[Arm, ...]) -> None:
         self.arms = arms
         self._variants = variants
         self._bounds = tuple(one.bound for one in arms)
+        self.limit = max(one.limit for one in self._bounds)
 
     @property
     def versions(self) -> tuple[str, ...]:

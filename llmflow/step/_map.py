@@ -8,7 +8,7 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from llmflow.backend import monotonic
 from llmflow.context import Frame, Run, frame, leave, runtimes, tracer
@@ -250,6 +250,7 @@ class Outcomes(AsyncIterator[Outcome[S]], Generic[S]):
     async def _work(self, taken: _Taken) -> None:
         """Take items until there are none."""
         try:
+            await checkpoint_if_cancelled()
             await self._deliver(await self._one(*taken))
             async for following in self._take:
                 await self._deliver(await self._one(*following))

@@ -111,6 +111,8 @@ class LoopbackServer:
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
         await self._stop.wait()
+        for _ in range(4):  # accept who has connected, and let asyncio make their transports: a closed server cannot
+            await asyncio.sleep(0)
         server.close()
         for connection in tuple(self._connections):
             connection.stop()

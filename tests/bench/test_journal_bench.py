@@ -33,12 +33,6 @@ async def fake(request: object) -> Reply:
     return Reply(text=ANSWER, usage=USAGE, model="fake/model")
 
 
-@pytest.fixture(autouse=True)
-def no_installed_plugins(monkeypatch):
-    """What a plugin does to content is its own price."""
-    monkeypatch.setenv("LLMFLOW_DISABLE_PLUGINS", "all")
-
-
 @step(Model("fake/model", handler=fake, price=Price(input=1.0, output=1.0)))
 def triage(message: str) -> Ticket:
     return prompt(f"Classify {message}")

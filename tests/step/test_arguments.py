@@ -93,7 +93,7 @@ loop.append(loop)
 @pytest.mark.parametrize(
     "value",
     [{Opaque()}, iter("ab"), len, Opaque, Page, Loose, Loose(body=Opaque()), Loose(extra=Opaque()), loop, Page(loop)],
-    ids=str,
+    ids=range(10),
 )
 def test_what_has_no_text(value):
     """Classes and functions too; and what holds itself."""
