@@ -28,6 +28,11 @@ from .engine_graphs import Builder, around, run_graph, task_count
 
 pytestmark = pytest.mark.anyio
 
+VIRTUAL_TIME = pytest.mark.parametrize(
+    "anyio_backend", ["asyncio on virtual time", "trio on virtual time"], indirect=True
+)
+"""For limits that must not be over before what they limit has begun, however long the machine stands still."""
+
 
 @task
 async def increment(value: int) -> int:
@@ -390,6 +395,7 @@ async def test_frame_of_a_node(runtime: Runtime) -> None:
     assert before is frame.get()
 
 
+@VIRTUAL_TIME
 async def test_flows_inside_keep_their_deadlines(runtime: Runtime) -> None:
     """A deadline of an inner flow ends that flow in time, and the outer flow with it, and starts when the inner one does."""
 
