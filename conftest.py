@@ -134,7 +134,7 @@ def run_console(example: Example) -> str | None:
         }
         done = subprocess.run(  # noqa: S603  # the docs are ours
             [sys.executable, "-m", "llmflow", *words[1:]],
-            capture_output=True, text=True, check=False, timeout=60, env=environment,
+            capture_output=True, text=True, check=False, timeout=300, env=environment,
         )  # fmt: skip
         if not OutputChecker().check_output(
             expected.rstrip() + "\n", (done.stdout + done.stderr).rstrip() + "\n", FLAGS

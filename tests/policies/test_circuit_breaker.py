@@ -546,7 +546,7 @@ def test_loops_and_threads_share_one_breaker(asking):
         # The context holds the runtime, which is not that of the fixture.
         thread = threading.Thread(target=copy_context().run, args=(anyio.run, call), kwargs={"backend": backend})
         thread.start()
-        thread.join(30)
+        thread.join(120)
 
     with Runtime(clock=clock) as runtime:
         for backend in ("asyncio", "trio") * 3:

@@ -469,7 +469,7 @@ def test_threads_share_the_run(url, pair, model):
         for one in threads:
             one.start()
         for one in threads:
-            one.join(30)
+            one.join(120)
 
     assert (["X"] * 5, {"x": 1, "X": 1}) == (values, model.count)
 

@@ -723,7 +723,7 @@ def test_threads_read_and_write_at_once(store):
     for one in threads:
         one.start()
     for one in threads:
-        one.join(30)
+        one.join(120)
 
     assert [] == failures
 
