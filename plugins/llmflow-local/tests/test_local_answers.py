@@ -160,7 +160,7 @@ async def test_a_turn_of_another_provider_is_refused(asker: Callable[..., Asker]
 
 @pytest.mark.parametrize("turn", [LONG, ("user", "word " * 3500)], ids=["answering", "reading"])
 async def test_a_cancelled_call_frees_the_engine(asker: Callable[..., Asker], turn: tuple[str, str]) -> None:
-    """Uncancelled, each of these takes more than ten seconds, of each of several processors."""
+    """Uncancelled, each of these takes a minute of the processors."""
     ask = asker()
     await ask(("user", "hi"), max_tokens=1)
 
@@ -170,7 +170,7 @@ async def test_a_cancelled_call_frees_the_engine(asker: Callable[..., Asker], tu
     await ask(("user", "hi"), max_tokens=1)
 
     assert scope.cancelled_caught
-    assert time.process_time() - cancelled < 6
+    assert time.process_time() - cancelled < 10
 
 
 async def test_the_loop_runs_on_while_the_model_works(asker: Callable[..., Asker]) -> None:
