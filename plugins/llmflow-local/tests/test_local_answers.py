@@ -190,8 +190,8 @@ async def test_the_loop_runs_on_while_the_model_works(asker: Callable[..., Asker
         group.cancel_scope.cancel()
 
     assert len(ticks) > 10
-    *pauses, _, _ = sorted(later - earlier for earlier, later in itertools.pairwise(ticks))
-    assert max(pauses) < 0.5  # in two of them the machine itself may have stood still
+    pauses = sorted(later - earlier for earlier, later in itertools.pairwise(ticks))
+    assert pauses[len(pauses) * 9 // 10] < 0.5  # in some of them the machine itself may have stood still
 
 
 async def test_an_idle_engine_has_no_thread(asker: Callable[..., Asker]) -> None:
