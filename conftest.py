@@ -33,6 +33,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 from sybil import Document, Example, Region, Sybil
 from sybil.evaluators.doctest import DocTestEvaluator, OutputChecker
 from sybil.example import SybilFailure
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 # The development environment has llmflow-redact installed, which would stand in every plan; its own tests ask for it.
 os.environ.setdefault("LLMFLOW_DISABLE_PLUGINS", "llmflow-redact")
+
+# What a property says does not depend on how long the machine takes; hypothesis would fail an example after 0.2 s.
+settings.register_profile("llmflow", deadline=None)
+settings.load_profile("llmflow")
 
 ROOT = Path(__file__).parent
 FLAGS = doctest.ELLIPSIS
@@ -129,7 +134,7 @@ def run_console(example: Example) -> str | None:
         }
         done = subprocess.run(  # noqa: S603  # the docs are ours
             [sys.executable, "-m", "llmflow", *words[1:]],
-            capture_output=True, text=True, check=False, timeout=60, env=environment,
+            capture_output=True, text=True, check=False, timeout=300, env=environment,
         )  # fmt: skip
         if not OutputChecker().check_output(
             expected.rstrip() + "\n", (done.stdout + done.stderr).rstrip() + "\n", FLAGS

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from llmflow import Runtime
+from llmflow.testing._time import virtual_backend
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would every process that the tests start.
@@ -16,8 +17,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
-    """Both backends, on real time; folders whose waits are timers replace it by virtual time."""
-    return request.param
+    """Both backends, on real time, or "asyncio on virtual time"; folders whose waits are timers always use that."""
+    name, _, virtual = request.param.partition(" on ")
+    return virtual_backend(name) if virtual else name
 
 
 @pytest.fixture

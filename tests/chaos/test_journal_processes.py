@@ -137,7 +137,7 @@ def test_all_of_them_at_once(start, tmp_path, count):
     for one in processes:
         assert "ready\n" == one.stdout.readline()
     (tmp_path / "gate").touch()
-    said = [one.communicate(timeout=60) for one in processes]
+    said = [one.communicate(timeout=300) for one in processes]
 
     assert [(f"{VALUE}\n", "")] * count == said
     assert {1} == set(asked(tmp_path).values())
@@ -153,7 +153,7 @@ def test_a_waiter_takes_over_at_once(start, tmp_path):
     assert "ready\n" == waiter.stdout.readline()
     first.send_signal(signal.SIGKILL)
     first.wait()  # a lease would have lasted a minute
-    said = waiter.communicate(timeout=30)
+    said = waiter.communicate(timeout=50)
 
     assert ["ready\n", "stuck\n"] == lines
     assert ("|".join(f"{number}!" for number in range(30)) + "\n", "") == said
@@ -172,7 +172,7 @@ def test_a_killed_program_is_run_again(start, tmp_path):
     assert ["ready\n", "stuck\n"] == [first.stdout.readline() for _ in range(2)]
     first.send_signal(signal.SIGKILL)
     first.wait()
-    value, errors = start("second", "takes over").communicate(timeout=60)
+    value, errors = start("second", "takes over").communicate(timeout=300)
 
     assert ("ready\n" + "|".join(f"{number}!" for number in range(30)) + "\n", "") == (value, errors)
     assert len([one for one in asked(tmp_path).values() if one > 1]) <= 4
@@ -184,7 +184,7 @@ def test_two_requests_of_a_hedge_are_in_flight(start, tmp_path):
     assert ["ready\n", "stuck\n"] == [first.stdout.readline() for _ in range(2)]
     first.send_signal(signal.SIGKILL)
     first.wait()
-    value, errors = start("second", "hedged again").communicate(timeout=60)
+    value, errors = start("second", "hedged again").communicate(timeout=300)
 
     assert ("ready\nh!!\n", "") == (value, errors)
     assert 1 == asked(tmp_path)["h"]

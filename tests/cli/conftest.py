@@ -145,7 +145,7 @@ def shell(home: Path) -> Callable[..., Ran]:
             text=True,
             encoding="utf-8",
             env={**os.environ, **environment},
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Ran(done.returncode, done.stdout, done.stderr)

@@ -127,7 +127,7 @@ def test_what_is_finished_survives_any_end(home, lines, end, code):
         while (not out.exists() or len(out.read_text().splitlines()) < 5) and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(end)
-        err = process.communicate(timeout=30)[1]
+        err = process.communicate(timeout=120)[1]
 
     assert code == process.returncode
     assert set(range(5)) == set(results(out.read_text()))
@@ -147,6 +147,6 @@ def test_ctrl_c_in_a_single_run(home):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "started\n"
         process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=30)[1]
+        err = process.communicate(timeout=120)[1]
 
     assert (130, "") == (process.returncode, err)

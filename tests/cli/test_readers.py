@@ -201,7 +201,7 @@ def _on_a_terminal(**environment: str) -> str:
             said += chunk
     except OSError:  # how Linux says that the other side is closed
         pass
-    process.wait(timeout=60)
+    process.wait(timeout=300)
     os.close(main)
     return said.decode()
 
@@ -217,6 +217,6 @@ def test_a_closed_pipe_is_no_error(home):
     first.stdout.close()
     err = first.stderr.read().decode()
     first.stderr.close()
-    first.wait(timeout=60)
+    first.wait(timeout=300)
 
     assert "Traceback" not in err

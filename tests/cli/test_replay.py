@@ -275,7 +275,7 @@ def test_a_program_that_was_started_itself(llmflow, shell, home):
     """Inputs of a run of `python app.py` are the same when the program is imported: 0 requests."""
     more = '\n\nif __name__ == "__main__":\n    import llmflow\n\n    with llmflow.Runtime(journal="sqlite:///.llmflow/llmflow.db"):\n        support.sync("a crash")\n'
     (home / "desk.py").write_text(PROGRAM + more)
-    subprocess.run([sys.executable, "desk.py"], check=True, timeout=60, cwd=home, capture_output=True)
+    subprocess.run([sys.executable, "desk.py"], check=True, timeout=300, cwd=home, capture_output=True)
     ran = llmflow("replay", "last")
 
     assert (0, "") == (ran.code, ran.out)

@@ -30,7 +30,7 @@ def test_each_kind_of_wrong_block_fails_its_page(tmp_path):
     command = [sys.executable, "-m", "pytest", "docs", "-q", "--tb=short"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     failed = {
         line.split("::")[0].removeprefix("FAILED docs/")

@@ -346,7 +346,13 @@ def test_an_eager_flow_may_be_a_method(runtime: Runtime) -> None:  # noqa: ARG00
 
 pytestmark = pytest.mark.anyio
 
+VIRTUAL_TIME = pytest.mark.parametrize(
+    "anyio_backend", ["asyncio on virtual time", "trio on virtual time"], indirect=True
+)
+"""For limits that must not be over before what they limit has begun, however long the machine stands still."""
 
+
+@VIRTUAL_TIME
 @pytest.mark.parametrize("eager", [False, True])
 async def test_a_deadline_acts_on_the_whole_run(eager: bool) -> None:  # noqa: FBT001
     """However many steps there are, the flow ends when its time is up, and what ran is cancelled."""

@@ -80,7 +80,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.stderr == ""
     seen: dict[str, Any] = json.loads(done.stdout)

@@ -50,7 +50,9 @@ def pip(*arguments: object) -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel, and install it into a folder of its own."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = shutil.copytree(ROOT / "plugins" / "llmflow-redact", folder / "source")
+    # Other tests import the plugin meanwhile, and Python writes its compiled modules under names that it then changes.
+    compiled = shutil.ignore_patterns("__pycache__")
+    source = shutil.copytree(ROOT / "plugins" / "llmflow-redact", folder / "source", ignore=compiled)
     pip("wheel", "--no-build-isolation", "--no-index", "--wheel-dir", folder / "dist", source)
     (wheel,) = (folder / "dist").glob("llmflow_redact-*.whl")
     pip("install", "--no-index", "--target", folder / "site", wheel)

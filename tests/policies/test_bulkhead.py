@@ -397,7 +397,7 @@ def test_places_are_shared_by_threads_and_their_loops():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
 
     assert (200, {"in_use": 0, "waiting": 0}) == (served, places.statistics)
     assert peak <= 3

@@ -571,7 +571,7 @@ def test_threads_and_loops_share_a_flight(runtime):
     until(lambda: len(asked) == 1 and flying(runtime)["waiting"] == 23)
     release.set()
     for one in threads:
-        one.join(30)
+        one.join(120)
 
     assert (["fine"] * 24, 1) == (values, len(asked))
 
@@ -629,7 +629,7 @@ def test_a_loop_that_ends_hands_its_flight_over(runtime):
 
     follower = threading.Thread(target=lambda: values.append(question.sync("x")))
     asyncio.run(lead())
-    follower.join(30)
+    follower.join(120)
 
     assert (["fine"], 2) == (values, len(asked))
 

@@ -194,7 +194,7 @@ def test_threads_never_send_two_probes_and_lose_no_outcome():
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
 
     def count():
         for _ in range(500):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import anyio
 import pytest
 from pydantic import BaseModel
 
@@ -55,6 +56,23 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[LoopbackServer]:
     with LoopbackServer() as running:
         yield running
+
+
+@pytest.fixture
+def closed_by_client() -> Callable[..., Any]:
+    """Wait until the server has seen the client close the connection of a request.
+
+    A second is enough, counted in naps of 10 ms: one in which the machine stood still counts as any other.
+    """
+
+    async def wait(request: Any) -> None:
+        naps = 0
+        while request.closed_by_client_at is None and naps < 100:
+            await anyio.sleep(0.01)
+            naps += 1
+        assert request.closed_by_client_at is not None
+
+    return wait
 
 
 @pytest.fixture

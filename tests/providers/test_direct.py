@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-import time
+import select
 
 import pytest
 
@@ -102,16 +102,22 @@ async def test_connection_with_anything_else_is_not(first, client, server):
 
 
 async def test_bytes_that_follow_later_close_the_connection(client, server):
-    """The next caller does not take them for its answer, whether the loop has seen them or not."""
+    """The next caller does not take them for its answer."""
     server.enqueue(raw(COMPLETE, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n666", pause=0.02))
     server.default = json_reply({"second": True})
 
     await client.exchange(request_of(1))
-    await asyncio.sleep(0.1)
+    await until_closed(client)
     reply = await client.exchange(request_of(2))
 
     assert {"second": True} == json.loads(reply.content)
     assert 2 == server.connections_opened
+
+
+async def until_closed(client):
+    async with asyncio.timeout(60):
+        while client._open:
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("read_by_loop", [True, False])
@@ -125,9 +131,9 @@ async def test_connection_that_the_server_closed_is_not_used_again(read_by_loop,
     server.enqueue(Fault(script, "close_after"), json_reply({}))
     await client.exchange(request_of(1))
     if read_by_loop:
-        await asyncio.sleep(0.05)
-    else:
-        time.sleep(0.05)  # the loop sees nothing of it
+        await until_closed(client)
+    else:  # the loop sees nothing of it
+        select.select([client._idle[0]._transport.get_extra_info("socket")], [], [])
     await client.exchange(request_of(2))
 
     assert 2 == server.connections_opened
@@ -157,7 +163,7 @@ async def test_answer_before_the_end_of_the_request_is_the_last_on_its_connectio
 @pytest.mark.parametrize("moment", range(1, 6))
 async def test_cancelling_at_any_moment_leaves_nothing_in_the_pool(moment, client, server):
     """While connecting, sending, or waiting: counted in turns of the event loop."""
-    server.default = json_reply({}, delay=0.2)
+    server.default = json_reply({}, delay=60)
     task = asyncio.ensure_future(client.exchange(request_of(1)))
     for _ in range(moment):
         await asyncio.sleep(0)

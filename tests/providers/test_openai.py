@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import threading
+import time
 import warnings
 
 import anyio
@@ -463,6 +464,13 @@ async def test_connection_is_kept_between_calls(server, model, output, make_requ
     assert 1 == server.connections_opened
 
 
+def wait_closed_by(server):
+    """Return when the server, in its own thread, has closed every connection."""
+    while not all(one.lost.is_set() for one in server._connections):
+        time.sleep(0.01)
+    time.sleep(0.05)  # it is told just before the socket is closed
+
+
 @pytest.mark.anyio
 async def test_dead_kept_connection_is_invisible(server, model, output, make_request):
     """A connection that the provider closed in the meantime is not used again."""
@@ -470,7 +478,7 @@ async def test_dead_kept_connection_is_invisible(server, model, output, make_req
     send = OpenAIProvider().connect(model, output)
 
     first = await send(make_request(model, output))
-    await anyio.sleep(0.05)  # the server closes in its own thread meanwhile
+    await anyio.to_thread.run_sync(wait_closed_by, server)
     second = await send(make_request(model, output))
 
     assert [TICKET, "{}"] == [first.text, second.text]
@@ -482,7 +490,7 @@ def test_dead_kept_connection_is_invisible_to_a_loop_that_stood_still(server, mo
     send = OpenAIProvider().connect(model, output)
     with asyncio.Runner() as runner:
         runner.run(send(make_request(model, output)))
-        threading.Event().wait(0.05)  # the server closes in its own thread meanwhile
+        wait_closed_by(server)
 
         reply = runner.run(send(make_request(model, output)))
 

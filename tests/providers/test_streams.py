@@ -366,27 +366,21 @@ class _Cut:
 
 
 @services
-async def test_43_a_stalled_stream_waits_for_its_timeout(name, server, text_output, make_request):
+async def test_43_a_stalled_stream_waits_for_its_timeout(name, server, text_output, make_request, closed_by_client):
     """Fault 43: the provider itself waits; whoever limits it gets its socket closed within a second."""
     server.default = streamed("a" * 60, fault="stall", after=4)
     asker = Asker(reached(name, server), text_output, make_request)
 
     async with anyio.create_task_group() as group:
         group.start_soon(asker.streamed)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not asker.pieces and not (name == NAMES[1] and server.requests):
                 await anyio.sleep(0.01)
         await anyio.sleep(0.1)
         group.cancel_scope.cancel()
 
-    await _closed(server.requests[0])
+    await closed_by_client(server.requests[0])
     await asker.provider.aclose()
-
-
-async def _closed(request: Any) -> None:
-    with anyio.fail_after(1):
-        while request.closed_by_client_at is None:
-            await anyio.sleep(0.01)
 
 
 @services
@@ -483,7 +477,7 @@ async def test_s2_a_key_in_a_stream_is_not_repeated(name, server, text_output, m
 
 
 @services
-async def test_r8_a_cancelled_stream_closes_its_socket(name, server, text_output, make_request):
+async def test_r8_a_cancelled_stream_closes_its_socket(name, server, text_output, make_request, closed_by_client):
     """R8: cancelled while a piece is taken, the connection is closed within a second, and nothing is left half-way."""
     server.default = streamed("a" * 4000, interval=0.01)
     asker = Asker(reached(name, server), text_output, make_request)
@@ -495,7 +489,7 @@ async def test_r8_a_cancelled_stream_closes_its_socket(name, server, text_output
     with anyio.CancelScope() as scope:
         await asker.send(make_request(asker.model, text_output, sink=sink))
 
-    await _closed(server.requests[0])
+    await closed_by_client(server.requests[0])
     await asker.provider.aclose()
     gc.collect()
 
@@ -531,7 +525,7 @@ async def test_a_complete_answer_does_not_wait_for_the_end_of_its_connection(nam
 
     await asker.provider.aclose()
     assert ["abcd", "abcd"] == [one.text for one in replies]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # for ever, if it waited
     assert 2 == server.connections_opened  # one that has not ended cannot be used again
 
 

@@ -147,14 +147,14 @@ NASTY = [
 
 @pytest.mark.parametrize("unit", NASTY, ids=ascii)
 def test_repair_is_linear(unit: str) -> None:
-    """Ten megabytes of anything take about as long as reading them; the limit is for slow machines."""
+    """Ten megabytes of anything take about as long as reading them; the limit is for slow machines, and in time of the processor."""
     answer = unit * (10_000_000 // len(unit))
-    started = time.perf_counter()
+    started = time.thread_time()
 
     for output in (ANSWER, NUMBERS):
         output.repair(answer)
 
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 10
 
 
 PIECES = st.sampled_from(

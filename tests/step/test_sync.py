@@ -14,9 +14,9 @@ import time
 import anyio
 import pytest
 
-from llmflow import Runtime, context, prompt, step
+from llmflow import Model, Runtime, context, prompt, step
 from llmflow.context import caller
-from llmflow.testing._scripted import after, scripted
+from llmflow.testing._scripted import scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -101,20 +101,27 @@ def test_fault_57_fifty_threads_are_not_mixed_up(echo):
 
 
 def test_threads_run_at_the_same_time():
-    """Ten calls of 0.1 s in ten threads take far less than a second."""
+    """Ten calls in ten threads, of which none is answered before all are asked."""
+    asked, answers = [], []
+    deadline = time.monotonic() + 60
 
-    @step(scripted(default=after(0.1, "fine")))
+    async def answer(request):
+        asked.append(request)
+        while len(asked) < 10 and time.monotonic() < deadline:
+            await anyio.sleep(0.01)
+        return "fine" if len(asked) == 10 else "alone"
+
+    @step(Model("my/model", handler=answer))
     def ask(word: str) -> str:
         return prompt(word)
 
-    started = time.monotonic()
-    threads = [threading.Thread(target=ask.sync, args=("x",)) for _ in range(10)]
+    threads = [threading.Thread(target=lambda: answers.append(ask.sync("x"))) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
-    assert time.monotonic() - started < 0.8
+    assert ["fine"] * 10 == answers
 
 
 def test_the_context_goes_with_the_call():
@@ -149,9 +156,9 @@ def test_fault_62_closing_the_runtime_stops_the_threads(echo):
     before = set(threading.enumerate())
     with Runtime():
         echo.sync("ab")
-        assert len(threading.enumerate()) > len(before)
+        assert set(threading.enumerate()) - before
 
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60
     while set(threading.enumerate()) - before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not set(threading.enumerate()) - before
@@ -189,14 +196,14 @@ def test_fault_54_a_forked_child_works():
         print(status, len(set(ids)), len({one[:10] for one in ids}))
         """
     )
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
 
     assert ("0 3 2\n", "") == (out, err)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_fault_45_ctrl_c_ends_a_sync_call():
-    """KeyboardInterrupt within 3 s, one short traceback, and the request cancelled."""
+    """KeyboardInterrupt soon, whenever the answer would come, one short traceback, and the request cancelled."""
     process = python(
         """
         import threading
@@ -223,11 +230,9 @@ def test_fault_45_ctrl_c_ends_a_sync_call():
         """
     )
     assert "asked\n" == process.stdout.readline()
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=20)  # the answer never comes; 3 s would do on a machine of one's own
 
-    assert time.monotonic() - started < 3
     assert "CancelledError\n" == out
     assert err.strip().endswith("KeyboardInterrupt")
     assert 1 == err.count("Traceback")
@@ -248,7 +253,7 @@ def test_a_program_ends_with_a_sync_call_behind_it():
         print(ask.sync("x"))
         """
     )
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
 
     assert ("fine\n", "", 0) == (out, err, process.returncode)
 

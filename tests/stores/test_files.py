@@ -74,7 +74,7 @@ def test_a_thread_with_nothing_to_do_ends(monkeypatch):
         writer.add(number)
         thread = writer._thread
         if thread is not None:
-            thread.join(10)
+            thread.join(60)
 
     assert (None, [[0], [1]]) == (writer._thread, written)
 

@@ -418,7 +418,7 @@ async def test_whose_claim_is_cancelled_has_no_run(journal, path):
                 write_lock(path).acquire()
         if not native:  # the claim came first, and its caller was cancelled after that: it ends its run itself
             journal.write(closed())
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while (state := (await journal.claim(opened())).state) == "busy":
                 await anyio.sleep(0.01)
         assert state in ("new", "resumed")  # whichever thread came first
@@ -474,7 +474,7 @@ def test_a_process_that_has_ended_is_gone_before_its_parent_knows():
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     machine = myself().split(":")[0]
     child.stdout.read()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     owner = f"{machine}:{child.pid}:1"
     while is_alive(owner, None, 0.0) and time.monotonic() < deadline:
         os.sched_yield()
@@ -492,7 +492,7 @@ async def test_the_lease_of_a_run_is_renewed(path, clock, monkeypatch):
     await journal.claim(opened())
     clock.now += LEASE / 2
     journal.write(opened("other"))
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while rows(path, "SELECT lease FROM runs WHERE run_id = 'a'") != [(clock.now + LEASE,)]:
             await anyio.sleep(0.01)
         clock.now += LEASE / 2
@@ -532,7 +532,7 @@ async def test_a_lease_that_cannot_be_renewed_is_no_trouble(path, clock, monkeyp
     await journal.settled()
     failing.append(1)
     clock.now += LEASE
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while rows(path, "SELECT lease FROM runs") != [(clock.now + LEASE,)]:
             clock.now += LEASE if not failing else 0
             await anyio.sleep(0.02)
@@ -637,7 +637,7 @@ async def test_a_thread_that_stumbles_goes_on(journal, path, monkeypatch, caplog
     monkeypatch.setattr("llmflow.stores._writer._IDLE", 0.01)
     monkeypatch.setattr(journal._writes, "_stays", lambda: {}["no such thing"])
     journal.write(opened())
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while journal._writes._thread is not None:
             await anyio.sleep(0.01)
         journal.write(closed())
@@ -843,8 +843,8 @@ def test_a_forked_child_begins_anew(path):
         answers = multiprocess.Queue()
         process = multiprocess.Process(target=_in_child_of, args=(runtime, answers))
         process.start()
-        said = answers.get(timeout=30)
-        process.join(30)
+        said = answers.get(timeout=120)
+        process.join(120)
         values = [ask_twice.with_(run_id=name).sync("x") for name in ("parent", "child")]
         runtime.journal.write(closed("held"))
 

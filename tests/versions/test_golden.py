@@ -62,7 +62,7 @@ def other_pythons() -> list[str]:
 def _minor(python: str) -> str:
     """Return the minor version of an interpreter that llmflow supports, nothing for any other."""
     code = "import sys; print('%d.%d' % sys.version_info[:2] if sys.version_info >= (3, 11) else '')"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     return done.stdout.strip()
 
 
@@ -74,7 +74,7 @@ def versions_by(python: str, folder: Path, **environment: str) -> dict[str, str]
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     if "ModuleNotFoundError" in done.stderr:
         pytest.skip(f"{python} has no {done.stderr.strip().rpartition(' ')[2]}")
@@ -115,7 +115,7 @@ def test_another_python_has_the_same_normal_form(python: str) -> None:
     here, there = (
         json.loads(
             subprocess.run(
-                [one, "-c", BARE, str(ROOT), *files], capture_output=True, text=True, check=True, timeout=120
+                [one, "-c", BARE, str(ROOT), *files], capture_output=True, text=True, check=True, timeout=300
             ).stdout
         )
         for one in (sys.executable, python)

@@ -564,7 +564,7 @@ def test_nothing_is_computed_while_decorating(tmp_path):
     )
     (tmp_path / "app.py").write_text(program, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "app.py")], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, str(tmp_path / "app.py")], capture_output=True, text=True, check=True, timeout=300
     )
 
     assert done.stdout == "[]\n"

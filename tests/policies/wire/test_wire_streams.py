@@ -48,12 +48,6 @@ def running() -> int:
     return len(asyncio.all_tasks())
 
 
-async def until(condition) -> None:
-    with anyio.fail_after(1):
-        while not condition():
-            await anyio.sleep(0.005)
-
-
 async def test_a_stream_through_every_layer(server, model, asking, runtime):
     """The server sees one request for a stream; the cost is that of the same answer in one piece."""
     server.default = answer(TICKET, usage=(1000, 100))
@@ -70,7 +64,7 @@ async def test_a_stream_through_every_layer(server, model, asking, runtime):
 
 
 @pytest.mark.parametrize("name", ["openai/gpt-x", "anthropic/claude-x", "google/gemini-x"])
-async def test_r8_leaving_a_stream_closes_its_socket_and_settles_its_cost(name, server, asking, runtime):
+async def test_r8_leaving_a_stream_closes_its_socket_and_settles_its_cost(name, server, asking, runtime, until):
     """R8: within a second the socket is closed, no task is left, the place is free, and the budget has kept the worst."""
     model = Model(name, base_url=server.base_url, api_key="sk-test-0123456789", price=Price(input=1, output=1000))
     server.default = streamed("word " * 2000, size=5, interval=0.005)
@@ -96,8 +90,9 @@ async def test_r8_leaving_a_stream_closes_its_socket_and_settles_its_cost(name, 
 
 async def test_43_every_fault_in_the_middle_restarts(server, model, asking):
     """Fault 43: whatever breaks, the next request's answer is taken whole, and the restart is said."""
-    story = asking(model, Retry(2, wait_initial=0.01), Timeout(0.5), returns=str)
     for fault in ("reset", "end", "error", "junk", "stall"):
+        # Only a stall is ended by the timeout; the whole answer behind it must not be.
+        story = asking(model, Retry(2, wait_initial=0.01), Timeout(2 if fault == "stall" else 60), returns=str)
         server.enqueue(streamed("broken " * 10, fault=fault, after=4), streamed("whole " * 3))
 
         async with story.stream(fault) as stream:
@@ -120,16 +115,15 @@ async def test_a_fallback_takes_over_in_the_middle(server, model, asking):
     assert [False, True] == [one.path.endswith("/messages") for one in server.requests]
 
 
-async def test_r3_a_drip_is_ended_on_time(server, model, asking):
+async def test_r3_a_drip_is_ended_on_time(server, model, asking, naps):
     """R3: events for ever, each of them in time: the attempt ends within a quarter of a second of its timeout."""
     server.default = streamed("x" * 100_000, size=1, interval=0.05)
-    loop_started = anyio.current_time()
 
-    async with asking(model, Timeout(0.6), Retry.off, returns=str).stream("x") as stream:
+    async with naps() as counted, asking(model, Timeout(0.6), Retry.off, returns=str).stream("x") as stream:
         with pytest.raises(ProviderTimeout):
             await stream.final()
 
-    assert anyio.current_time() - loop_started < 0.6 + 0.25 + 0.5  # and the time to connect on a busy machine
+    assert counted.seconds < 0.6 + 0.25 + 0.5  # and the time to connect on a busy machine
 
 
 async def test_r3_a_slow_reader_does_not_run_into_the_timeout(server, model, asking):
