@@ -154,7 +154,9 @@ class Database:
         aside = set_aside(self.path, known or self.file_id()) if corrupt else None
         if aside is not None:
             exc.add_note(f"The corrupt file was set aside as {aside}; the next call begins with a new one.")
-        cause = getattr(exc, "sqlite_errorname", None) or f"{type(exc).__name__} {getattr(exc, 'errno', '')}"
+        cause = getattr(exc, "sqlite_errorname", None) or " ".join(
+            str(one) for one in (type(exc).__name__, getattr(exc, "errno", None)) if one is not None
+        )
         with self._lock:
             if cause in self._warned:
                 return aside is not None
