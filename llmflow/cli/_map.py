@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,6 +13,7 @@ from llmflow.cli._progress import Progress
 from llmflow.cli._session import check, run_async, session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import jsonable, say, write_line
+from llmflow.cli._told import as_command
 from llmflow.graph import task
 from llmflow.messages import Outcome
 from llmflow.step import Unit
@@ -43,7 +43,7 @@ def run_map(
     with session(model) as runtime:
         check(unit, runtime)
         runtime.recorder.ref = target
-        runtime.recorder.command = json.dumps({"map": path, "out": out, "concurrency": concurrency, "model": model})
+        runtime.recorder.command = as_command(map=path, out=out, concurrency=concurrency, model=model)
         progress = Progress(unit.name, runtime, total, quiet=quiet)
         results = Results(out, keep=resume, overwrite=overwrite, write=_to_stdout(progress))
         mapping = _Mapping(unit, path, results, progress)

@@ -23,6 +23,7 @@ from llmflow.cli._replay_words import run_sentence, show_report, show_run_replay
 from llmflow.cli._session import run_async, session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import error_console, is_live, write_json, write_line
+from llmflow.cli._told import say_model, told
 from llmflow.context import runtimes
 from llmflow.replay import Report, play, prepare, reading_of, replay_run, replaying, verdict
 from llmflow.stores._journal_past import past_answers
@@ -71,6 +72,9 @@ def run_replay(wanted: Wanted) -> int:
     with session(wanted.model) as runtime:
         check_journal(runtime)
         run = None if wanted.run is None else find_run(runtime, wanted.run)
+        if run is not None and wanted.model is None:
+            wanted = replace(wanted, model=told(run).get("model"))
+            say_model(run, wanted.model, quiet=wanted.quiet)
         prompt = None if wanted.prompt is None else read_prompt(wanted.prompt)
         if run is not None and run.kind == "flow" and wanted.step is None:
             return _replay_flow(wanted, run, runtime)

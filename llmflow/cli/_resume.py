@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import from_json
@@ -16,6 +15,7 @@ from llmflow.cli._run import recorded_line, waiting
 from llmflow.cli._session import check, run_async, session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import jsonable, say, write_json
+from llmflow.cli._told import say_model, told
 from llmflow.step import Unit
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ def resume_run(run: str, *, on_change: OnChange, target: str | None, as_json: bo
         found = find_run(runtime, run)
     place = target or _place_of(found)
     unit = load_target(place)
-    with session() as runtime:  # perhaps the one that the module made just now
+    model: str | None = told(found).get("model")
+    with session(model) as runtime:  # perhaps of the one that the module made just now
         find_run(runtime, found.run_id)
         runtime.recorder.on_change = on_change
         runtime.recorder.on_busy = _say_busy
+        if found.status != "ok" or found.kind == "map":
+            say_model(found, model, quiet=quiet)
         if found.kind == "map":
             return _resume_map(found, place, quiet=quiet)
         _resume_call(unit, found, runtime, as_json=as_json, quiet=quiet)
@@ -51,7 +54,7 @@ def _place_of(found: RecordedRun) -> str:
     Raises:
         UsageError: For a run that is not taken up again, or that does not say it.
     """
-    if found.command is not None and "replay" in json.loads(found.command):
+    if "replay" in told(found):
         raise UsageError(
             f"run {found.run_id!r} is a replay, which is not taken up again", "Run `llmflow replay` again."
         )
@@ -98,12 +101,12 @@ def _inputs(found: RecordedRun) -> dict[str, Any]:
 
 
 def _resume_map(found: RecordedRun, place: str, *, quiet: bool) -> int:
-    if found.command is None:
+    said = told(found)
+    if "map" not in said:
         raise UsageError(
             f"run {found.run_id!r} is a map whose items came from a program",
             f"Run that program again with run_id={found.run_id!r}: the items it has done are taken from the record.",
         )
-    said: dict[str, Any] = json.loads(found.command)
     if said["map"] == "-":
         raise UsageError(
             f"run {found.run_id!r} read its lines from stdin, which is gone",

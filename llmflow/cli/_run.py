@@ -10,6 +10,7 @@ from llmflow.cli._report import plain_result, result_line
 from llmflow.cli._session import check, run_async, session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import error_console, is_live, jsonable, say, write_json
+from llmflow.cli._told import as_command
 from llmflow.messages import Result
 from llmflow.step import Unit
 
@@ -28,6 +29,7 @@ def run_once(
     with session(model) as runtime:
         check(unit, runtime)
         runtime.recorder.ref = target
+        runtime.recorder.command = as_command(model=model)
         with waiting(unit, quiet=quiet):
             result: Result[Any] = run_async(lambda: unit.run(**arguments), runtime)
     write_json(plain_result(result) if as_json else jsonable(result.value))
