@@ -134,3 +134,16 @@ def test_a_replay_holds_to_the_model_too(llmflow, home, target):
     assert (0, 0, ["swap/in"]) == (same.code, other.code, asked(home))
     assert "run keep was told --model local/x" in same.err
     assert "was told" not in other.err
+
+
+# -- the name of a run -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [("--input", "hello"), ("--map", "in.jsonl")])
+def test_no_run_is_called_last(llmflow, home, options):
+    """It would hide the word; exit code 2, and nothing is sent."""
+    (home / "in.jsonl").write_text('"a"\n')
+    ran = llmflow("run", "desk.py:reply", *options, "--run-id", "last")
+
+    assert (2, []) == (ran.code, asked(home))
+    assert "run_id is 'last', which names the run that began last" in ran.err
