@@ -13,6 +13,7 @@ from llmflow.cli._map import run_map
 from llmflow.cli._report import plain_result, result_line
 from llmflow.cli._run import recorded_line, waiting
 from llmflow.cli._session import check, run_async, session
+from llmflow.cli._taking_up import telling_how
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import jsonable, say, write_json
 from llmflow.cli._told import say_model, told
@@ -44,7 +45,8 @@ def resume_run(run: str, *, on_change: OnChange, target: str | None, as_json: bo
             say_model(found, model, quiet=quiet)
         if found.kind == "map":
             return _resume_map(found, place, quiet=quiet)
-        _resume_call(unit, found, runtime, as_json=as_json, quiet=quiet)
+        with telling_how(runtime, found.run_id, place, quiet=quiet):
+            _resume_call(unit, found, runtime, as_json=as_json, quiet=quiet)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from llmflow.cli._inputs import InputReader, read_source
 from llmflow.cli._report import plain_result, result_line
 from llmflow.cli._session import check, run_async, session
+from llmflow.cli._taking_up import telling_how
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import error_console, is_live, jsonable, say, write_json
 from llmflow.cli._told import as_command
@@ -30,7 +31,7 @@ def run_once(
         check(unit, runtime)
         runtime.recorder.ref = target
         runtime.recorder.command = as_command(model=model)
-        with waiting(unit, quiet=quiet):
+        with telling_how(runtime, run_id, target, quiet=quiet), waiting(unit, quiet=quiet):
             result: Result[Any] = run_async(lambda: unit.run(**arguments), runtime)
     write_json(plain_result(result) if as_json else jsonable(result.value))
     if not quiet:

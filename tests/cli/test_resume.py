@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -147,3 +151,83 @@ def test_no_run_is_called_last(llmflow, home, options):
 
     assert (2, []) == (ran.code, asked(home))
     assert "run_id is 'last', which names the run that began last" in ran.err
+
+
+# -- how a run goes on -------------------------------------------------------------------------------------------------
+
+GO_ON = "To go on with what it has done: llmflow resume keep"
+
+
+def test_a_failed_run_with_an_id_tells_how_it_goes_on(failed, llmflow, home):
+    """In a line with the error, as other hints; so does one that fails again."""
+    down(home, is_down=True)
+    again = llmflow("resume", "keep")
+    as_json = json.loads(llmflow("resume", "keep", "--json").out)
+
+    assert (1, True) == (failed.code, f"hint: {GO_ON}\n" in failed.err)
+    assert (1, True) == (again.code, f"hint: {GO_ON}\n" in again.err)
+    assert GO_ON in as_json["error"]["hints"]
+
+
+def test_a_run_whose_inputs_are_not_stored_tells_how_it_goes_on(llmflow, home):
+    """Somebody has to give them again."""
+    (home / "desk.py").write_text(PROGRAM.replace("Runtime(", "Runtime(store_content=False, "))
+    down(home, is_down=True)
+    ran = llmflow("run", "desk.py:support", "--input", "hello", "--model", "local/x", "--run-id", "my run")
+
+    assert (
+        "hint: Give it the same input again: llmflow run desk.py:support --input ... --run-id 'my run' --model local/x\n"
+    ) in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--input", "hello"), "the provider is down"),
+        (("--run-id", "keep"), "needs message"),
+        (("--input", "other", "--run-id", "begun"), "was begun with other inputs"),
+    ],
+)
+def test_nothing_to_take_up_is_not_spoken_of(llmflow, home, options, said):
+    """A run without an id, one that never began, and one that is another."""
+    llmflow("run", "desk.py:support", "--input", "hello", "--run-id", "begun")
+    down(home, is_down=True)
+    ran = llmflow("run", "desk.py:support", *options)
+
+    assert (True, False) == (said in ran.err, "llmflow resume" in ran.err)
+
+
+@pytest.mark.parametrize("journal", ["memory://", "sqlite:///none/of.db"])
+def test_a_journal_that_cannot_be_read_is_no_reason_for_another_error(journal, llmflow, home):
+    """The hint is left out."""
+    (home / "none").write_text("a file, and no folder")
+    (home / "desk.py").write_text(PROGRAM.replace("sqlite:///.llmflow/llmflow.db", journal))
+    down(home, is_down=True)
+    ran = llmflow("run", "desk.py:support", "--input", "hello", "--run-id", "keep")
+
+    assert (1, False) == (ran.code, "llmflow resume" in ran.err)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(
+    ("options", "err"),
+    [
+        (("--run-id", "keep"), f"interrupted; {GO_ON}\n"),
+        (("--run-id", "keep", "--quiet"), ""),
+        ((), ""),
+    ],
+)
+def test_ctrl_c_tells_how_a_run_goes_on(home, options, err):
+    """One line, unless nothing but data and errors is wanted."""
+    (home / "waits.py").write_text(
+        "import asyncio\nfrom llmflow import task\n@task\nasync def waiting(x: str) -> str:\n"
+        "    print('started', flush=True)\n    await asyncio.sleep(60)\n    return x\n"
+    )
+    command = [sys.executable, "-m", "llmflow", "run", "waits.py:waiting", "-i", "x", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "started\n" == process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
+
+    assert (130, err) == (process.returncode, said)
