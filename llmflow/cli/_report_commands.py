@@ -87,10 +87,10 @@ def runs(
     """
     from llmflow.cli._runs import show_runs  # --help needs none of it
 
-    if (before := delete_before or forget_before) is not None:
+    if forget_before is not None or delete_before is not None:
         from llmflow.cli._forget import forget_runs
 
-        forget_runs(before=before, all_of_it=delete_before is not None)
+        forget_runs(forget_before=forget_before, delete_before=delete_before)
         return
     show_runs(
         target=target,
