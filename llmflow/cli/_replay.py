@@ -107,8 +107,8 @@ def _replay_answers(wanted: Wanted, run: RecordedRun | None, prompt: Wording | s
         _check_any(wanted, run, prepared)
         if wanted.dry:
             return show_plan_of_answers(prepared, inside, concurrency=wanted.concurrency, as_json=wanted.as_json)
+        judge = _judge(wanted)
         with _lines(wanted) as write, _working(wanted, f"{len(prepared.to_ask)} answers are asked"):
-            judge = _judge(wanted)
             report = run_async(
                 lambda: play(prepared, concurrency=wanted.concurrency, judge=judge, on_pair=write), inside
             )
@@ -157,13 +157,14 @@ def _replay_flow(wanted: Wanted, run: RecordedRun, runtime: Runtime) -> int:
         return show_plan_of_run(
             unit, run, found, around, finder, model=wanted.model, cache=wanted.cache, as_json=wanted.as_json
         )
+    judge = _judge(wanted)
     with _lines(wanted) as write:
         again = partial(
             replay_run,
             unit,
             run,
             model=wanted.model,
-            judge=_judge(wanted),
+            judge=judge,
             run_tasks=wanted.run_tasks,
             cache=wanted.cache,
             runtime=around,

@@ -75,6 +75,15 @@ def lenient(inputs, recorded, new):
 
 def broken(inputs, recorded, new):
     raise KeyError("nothing")
+
+
+def wrong(recorded, new):
+    return True
+
+
+@step(ONE)
+def wrong_step(recorded: str) -> str:
+    return prompt(recorded)
 '''
 
 
@@ -203,6 +212,19 @@ def test_a_judge(llmflow, recorded):
     assert all(said in ran.err for said in ("judging", "100.0 % (2 of 2)", "of 2 that were judged 0 better, 2 same"))
     assert (0, "KeyError: 'nothing'") == (broken.code, lines(broken)[0]["judge_error"])
     assert "the judge gave no verdict on 2: KeyError: 'nothing'" in broken.err
+
+
+@pytest.mark.parametrize("of", [("--step", "triage", "--prompt", "other.md"), ("last", "--model", "local/x")])
+@pytest.mark.parametrize("judge", ["wrong", "wrong_step"])
+def test_a_judge_that_cannot_be_asked_is_wrong_use(llmflow, recorded, home, judge, of):
+    """Before anything is sent, and before the file is begun anew."""
+    (home / "pairs.jsonl").write_text("precious\n")
+    ran = llmflow("replay", *of, "--judge", f"desk.py:{judge}", "--out", "pairs.jsonl", "--overwrite")
+
+    assert (2, [(3,)]) == (ran.code, rows(home, "SELECT count(*) FROM attempts"))
+    assert f"error: judge {judge}(recorded" in ran.err
+    assert f"hint: Write it as: def {judge}(inputs, recorded, new): ..." in ran.err
+    assert "precious\n" == (home / "pairs.jsonl").read_text()
 
 
 def test_answers_that_fail(llmflow, recorded, home):
