@@ -332,6 +332,8 @@ def test_a_replay_is_not_taken_up_again(llmflow, recorded, home):
         ((), "say which run, or with --step NAME which step"),
         (("nothing",), "there is no run 'nothing'"),
         (("--step", "nothing"), "there is no recorded answer of step 'nothing'"),
+        (("--step", "traige"), "there is no recorded answer of step 'traige'\n  hint: Did you mean triage?\n"),
+        (("--last", "3", "--step", "drafft"), "step 'drafft'\n  hint: Did you mean draft?\n  hint: `llmflow runs`"),
         (("last", "--step", "nothing"), "there is no recorded answer of step 'nothing' in run"),
         (("last", "--last", "3"), "--last is for the answers of one step"),
         (("last", "--since", "3d"), "--since is for the answers of one step"),

@@ -330,6 +330,19 @@ def test_each_status_of_a_run_can_be_asked_for():
 
 
 @pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (("--step", "traige"), "hint: Did you mean triage?\n"),
+        (("--step", "something else"), ""),
+        (("--step", "triage", "--until", "2000-01-01"), ""),
+    ],
+)
+def test_a_step_that_is_not_there_may_be_meant_otherwise(llmflow, journal, options, hint):
+    """What is most like it is named; one that is there has no calls at that time."""
+    assert f"no such calls\n{hint}" == llmflow("stats", *options).err
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("runs", "--limit", "0"), "Invalid value for '--limit' / '-n': Input should be greater than or equal to 1"),

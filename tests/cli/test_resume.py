@@ -13,7 +13,7 @@ import pytest
 
 from llmflow.context import runtimes
 
-PROGRAM = '''
+PROGRAM = """
 from pathlib import Path
 
 from llmflow import Model, ProviderUnavailable, Retry, Runtime, flow, prompt, step
@@ -41,7 +41,7 @@ def reply(message: str) -> str:
 @flow
 async def support(message: str) -> str:
     return await reply(message)
-'''
+"""
 
 
 @pytest.fixture(autouse=True)

@@ -521,7 +521,9 @@ async def test_a_judge_that_says_something_else_gives_no_verdict(recorded, triag
 @pytest.mark.parametrize("wrong", [lambda: True, lambda recorded, new: True, lambda *, inputs, recorded, new: True])
 async def test_a_judge_that_cannot_be_asked_is_refused(recorded, triage, asked, wrong):
     """Before anything is asked that it would judge."""
-    with pytest.raises(DefinitionError, match="cannot be asked: .*; it is given the inputs by name, the recorded answer"):
+    with pytest.raises(
+        DefinitionError, match="cannot be asked: .*; it is given the inputs by name, the recorded answer"
+    ):
         await replay_step(triage, prompt=OTHER, judge=wrong)
 
     assert [] == asked.texts
