@@ -61,4 +61,6 @@ def again(run: RecordedRun, target: str) -> str:
     """Return how a run goes on whose inputs are not stored as they were: somebody has to give them again."""
     model = told(run).get("model")
     options = ["--run-id", shlex.quote(run.run_id), *(["--model", shlex.quote(model)] if model else [])]
+    if run.inputs is None:  # nor is what its nodes gave
+        options.append("--rerun-changed")
     return f"Give it the same input again: llmflow run {shlex.quote(target)} --input ... {' '.join(options)}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -176,7 +178,8 @@ def test_a_run_whose_inputs_are_not_stored_tells_how_it_goes_on(llmflow, home):
     ran = llmflow("run", "desk.py:support", "--input", "hello", "--model", "local/x", "--run-id", "my run")
 
     assert (
-        "hint: Give it the same input again: llmflow run desk.py:support --input ... --run-id 'my run' --model local/x\n"
+        "hint: Give it the same input again: llmflow run desk.py:support --input ... --run-id 'my run' --model local/x"
+        " --rerun-changed\n"
     ) in ran.err
 
 
@@ -231,3 +234,184 @@ def test_ctrl_c_tells_how_a_run_goes_on(home, options, err):
         said = process.communicate(timeout=30)[1]
 
     assert (130, err) == (process.returncode, said)
+
+
+# -- content that is not stored ----------------------------------------------------------------------------------------
+
+HASHED = PROGRAM.replace("Runtime(", "Runtime(store_content=False, ")
+CHAIN = """
+
+@step("own/paid", Retry.off)
+def last(reply: str) -> str:
+    return prompt(f"last {reply}")
+
+
+@flow
+async def chain(message: str) -> str:
+    return await last(await reply(message))
+"""
+REDACTING = PROGRAM.replace(
+    "Runtime(",
+    """
+class Hiding:
+    @hookimpl
+    def llmflow_redactors(self, name):
+        return [lambda text: text.replace("hello", "***")]
+
+
+Runtime(plugins=[Hiding()], """,
+    1,
+).replace("import Model", "import hookimpl, Model")
+
+
+def half_done(llmflow, home, program: str) -> None:
+    """Leave a run whose first node is done and whose second one failed."""
+    text = program.replace('if Path("down").exists():', 'if Path("down").exists() and "last" in str(request.messages):')
+    (home / "desk.py").write_text(text + CHAIN)
+    down(home, is_down=True)
+    assert 1 == llmflow("run", "desk.py:chain", "--input", "hello", "--run-id", "s1").code
+    down(home, is_down=False)
+
+
+def command_in(err: str) -> list[str]:
+    """Return the command that a message names, with the input that was given."""
+    found = re.search(r"llmflow (run .*? --run-id s1(?: --rerun-changed)?)", err)
+    assert found is not None
+    return shlex.split(found[1].replace("...", "hello"))
+
+
+def test_each_message_about_hashes_names_a_way_that_works(llmflow, home):
+    """`resume` names the command that gives the inputs again, and so does what that command says without its option."""
+    half_done(llmflow, home, HASHED)
+    conflict = llmflow("run", "desk.py:chain", "--input", "hello", "--run-id", "s1")
+    resumed = llmflow("resume", "s1", "--rerun-changed")
+    told = command_in(resumed.err)
+    done = llmflow(*told)
+
+    assert (2, ["run", "desk.py:chain", "--input", "hello", "--run-id", "s1", "--rerun-changed"]) == (
+        resumed.code,
+        told,
+    )
+    assert (1, True) == (
+        conflict.code,
+        "llmflow run ... --run-id s1 --rerun-changed with the same input" in conflict.err,
+    )
+    assert "llmflow resume" not in resumed.err + conflict.err
+    assert (0, '"from own/paid"\n', 2) == (done.code, done.out, len(asked(home)))
+
+
+def test_a_run_with_redacted_inputs_is_taken_up_by_giving_them_again(llmflow, home):
+    """What it has done is taken from the record, as its own inputs and answers are whole or not asked about."""
+    half_done(llmflow, home, REDACTING)
+    resumed = llmflow("resume", "s1")
+    done = llmflow(*command_in(resumed.err))
+
+    assert "texts in the inputs of run 's1' were redacted" in resumed.err
+    assert "run_id='s1'" in resumed.err
+    assert (0, '"from own/paid"\n', 1) == (done.code, done.out, len(asked(home)))
+
+
+@pytest.mark.parametrize("target", ["reply", "support"])
+def test_a_run_that_has_ended_gives_its_value_whatever_became_of_its_inputs(llmflow, home, target):
+    """The value is stored whole, so nobody needs the inputs."""
+    (home / "desk.py").write_text(REDACTING)
+    llmflow("run", f"desk.py:{target}", "--input", "hello", "--run-id", "s1")
+    ran, as_json = llmflow("resume", "s1"), llmflow("resume", "s1", "--json")
+
+    assert (0, '"from own/paid"\n', ["own/paid"]) == (ran.code, ran.out, asked(home))
+    assert f"{target}: run s1 had ended well" in ran.err
+    assert ("from own/paid", "s1") == (json.loads(as_json.out)["value"], json.loads(as_json.out)["run_id"])
+
+
+@pytest.mark.parametrize(("target", "said"), [("reply", "only hashes are stored"), ("support", "was not stored")])
+def test_a_value_that_is_not_stored_is_not_given(llmflow, home, target, said):
+    """What can be done is to use another id; asking again under this one is no way out, and is not named."""
+    (home / "desk.py").write_text(HASHED)
+    llmflow("run", f"desk.py:{target}", "--input", "hello", "--run-id", "s1")
+    ran = llmflow("resume", "s1")
+
+    assert (1, True) == (ran.code, said in ran.err)
+    assert "use another run id" in ran.err
+    assert "--rerun-changed" not in ran.err
+
+
+def test_the_target_of_a_value_is_the_one_that_gave_it(llmflow, home):
+    """--target names where it is now, not something else."""
+    (home / "desk.py").write_text(REDACTING)
+    llmflow("run", "desk.py:reply", "--input", "hello", "--run-id", "s1")
+    ran = llmflow("resume", "s1", "--target", "desk.py:support")
+
+    assert (2, True) == (ran.code, "run 's1' is of step 'reply', not of flow 'support'" in ran.err)
+
+
+def test_an_argument_that_could_not_be_stored_is_named(llmflow, home):
+    """Only the program has it."""
+    (home / "thing.py").write_text(
+        "from llmflow import Runtime, task\n"
+        "runtime = Runtime(store='sqlite:///.llmflow/llmflow.db').install()\n"
+        "class Thing: ...\n"
+        "@task\ndef use(thing: Thing) -> int:\n    raise ValueError('not now')\n"
+    )
+    code = "import thing\ntry:\n    thing.use.with_(run_id='s1').sync(thing.Thing())\nexcept ValueError:\n    pass\n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    ran = llmflow("resume", "s1", "--target", "thing.py:use")
+
+    assert 2 == ran.code
+    assert "the argument 'thing' of run 's1' could not be stored" in ran.err
+    assert "Call 'use' again in your program" in ran.err
+
+
+# -- what to do about changes ------------------------------------------------------------------------------------------
+
+
+def test_run_takes_the_options_of_resume(llmflow, home):
+    """A changed prompt is refused, asked again, or what is recorded is used."""
+    half_done(llmflow, home, PROGRAM)
+    text = (home / "desk.py").read_text()
+    (home / "desk.py").write_text(text.replace("return prompt(message)", "return prompt('now ' + message)"))
+    sys.modules.pop("desk")
+    runtimes.current().close()
+    command = ("run", "desk.py:chain", "--input", "hello", "--run-id", "s1")
+    refused, used = llmflow(*command), llmflow(*command, "--use-recorded")
+
+    assert (1, 0) == (refused.code, used.code)
+    assert "llmflow resume --rerun-changed" in refused.err
+    assert 1 == len(asked(home))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--use-recorded",), "--use-recorded belongs to --run-id"),
+        (("--rerun-changed",), "--rerun-changed belongs to --run-id"),
+        (("--run-id", "a", "--use-recorded", "--rerun-changed"), "--use-recorded and --rerun-changed exclude"),
+    ],
+)
+def test_what_to_do_about_changes_is_said_once_and_of_a_run_with_an_id(llmflow, home, options, said):
+    """Exit code 2, and nothing is sent."""
+    ran = llmflow("run", "desk.py:reply", "--input", "hello", *options)
+
+    assert (2, True, []) == (ran.code, said in ran.err, asked(home))
+
+
+def test_a_map_takes_the_options_too(llmflow, home):
+    """Its items are nodes as others are: of hashes alone they are asked again."""
+    (home / "desk.py").write_text(HASHED)
+    (home / "in.jsonl").write_text('"a"\n')
+    command = ("run", "desk.py:reply", "--map", "in.jsonl", "--run-id", "m")
+    first, refused, again = llmflow(*command), llmflow(*command), llmflow(*command, "--rerun-changed")
+
+    assert (0, 1, 0) == (first.code, refused.code, again.code)
+    assert ["own/paid"] * 2 == asked(home)
+
+
+def test_resume_does_what_the_runtime_says_about_changes(llmflow, home):
+    """Unless an option says something else."""
+    half_done(llmflow, home, PROGRAM)
+    text = (home / "desk.py").read_text().replace("return prompt(message)", "return prompt('now ' + message)")
+    (home / "desk.py").write_text(text.replace("Runtime(", "Runtime(on_change='rerun-changed', "))
+    sys.modules.pop("desk")
+    runtimes.current().close()
+    ran = llmflow("resume", "s1")
+
+    assert (0, 2) == (ran.code, len(asked(home)))
