@@ -18,6 +18,7 @@ from llmflow.cli._replay_command import replay
 from llmflow.cli._report_commands import add_reports
 from llmflow.cli._run_commands import add_runs
 from llmflow.cli._terminal import say
+from llmflow.cli._wrong_use import WrongUse, show_wrong_use
 
 __all__ = ["app", "main"]
 
@@ -195,14 +196,17 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What stands behind `llmflow`; those of the process unless given.
     """
     _prepare_streams()
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, prog_name="llmflow")
+        code = app(args=given, prog_name="llmflow", standalone_mode=False)
+    except WrongUse as error:
+        return show_wrong_use(error, given)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
     except KeyboardInterrupt:
         say("interrupted")
         return EXIT_INTERRUPTED
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _prepare_streams() -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "EXIT_WRONG_USE",
     "Failure",
     "UsageError",
+    "in_own_words",
     "user_frames",
 ]
 
@@ -142,6 +143,13 @@ def _exit_code(error: BaseException) -> int:
         and all(isinstance(one, BudgetExceeded) for one in error.causes)
     )
     return EXIT_REFUSED if refused else EXIT_RUN_FAILED
+
+
+def in_own_words(message: str) -> str:
+    """Return what a validator said, without what pydantic puts before it."""
+    for prefix in ("Value error, ", "Assertion failed, "):
+        message = message.removeprefix(prefix).replace(f": {prefix}", ": ")
+    return message
 
 
 def user_frames(error: BaseException) -> Sequence[traceback.FrameSummary]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from llmflow.cli._failures import UsageError
+from llmflow.cli._failures import UsageError, in_own_words
 from llmflow.step import Unit
 
 __all__ = ["InputReader", "read_source"]
@@ -208,7 +208,7 @@ def _said(name: str, exc: ValidationError) -> list[str]:
     lines: list[str] = []
     for error in exc.errors(include_url=False, include_context=False, include_input=False):
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-        lines.append(f"{name}{place}: {error['msg']}")
+        lines.append(f"{name}{place}: {in_own_words(error['msg'])}")
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,9 +13,10 @@ from llmflow.cli._progress import Progress
 from llmflow.cli._session import check, run_async, session
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import jsonable, say, write_line
+from llmflow.cli._told import as_command
 from llmflow.graph import task
 from llmflow.messages import Outcome
-from llmflow.step import Unit
+from llmflow.step import OnChange, Unit
 
 __all__ = ["run_map"]
 
@@ -36,6 +36,7 @@ def run_map(
     resume: bool,
     overwrite: bool,
     run_id: str | None = None,
+    on_change: OnChange | None = None,
 ) -> int:
     """Call a target for every line of a file, write what becomes of each, and return the exit code."""
     unit = load_target(target)
@@ -43,7 +44,8 @@ def run_map(
     with session(model) as runtime:
         check(unit, runtime)
         runtime.recorder.ref = target
-        runtime.recorder.command = json.dumps({"map": path, "out": out, "concurrency": concurrency, "model": model})
+        runtime.recorder.command = as_command(map=path, out=out, concurrency=concurrency, model=model)
+        runtime.recorder.on_change = on_change or runtime.recorder.on_change
         progress = Progress(unit.name, runtime, total, quiet=quiet)
         results = Results(out, keep=resume, overwrite=overwrite, write=_to_stdout(progress))
         mapping = _Mapping(unit, path, results, progress)

@@ -9,7 +9,7 @@ from llmflow.errors import DefinitionError
 from llmflow.policy import seconds
 from llmflow.stores._report_groups import Window
 
-__all__ = ["day_and_time", "moment", "window"]
+__all__ = ["day_and_time", "moment", "point", "window"]
 
 _MINUTE = 60
 _HOUR = 3600
@@ -17,15 +17,21 @@ _HOUR = 3600
 
 def window(since: str | None, until: str | None, now: float) -> Window:
     """Return what `--since` and `--until` say."""
-    found = Window(since=_point("--since", since, now), until=_point("--until", until, now))
+    found = Window(
+        since=None if since is None else point("--since", since, now),
+        until=None if until is None else point("--until", until, now),
+    )
     if found.since is not None and found.until is not None and found.since >= found.until:
         raise UsageError(f"--since {since} is not before --until {until}")
     return found
 
 
-def _point(option: str, text: str | None, now: float) -> float | None:
-    if text is None:
-        return None
+def point(option: str, text: str, now: float) -> float:
+    """Return the point of time that an option names.
+
+    Raises:
+        UsageError: When it names none.
+    """
     try:
         return now - seconds(text, name=option)
     except DefinitionError:

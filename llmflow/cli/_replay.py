@@ -21,11 +21,13 @@ from llmflow.cli._replay_find import StepFinder, find_judge, read_prompt
 from llmflow.cli._replay_plan import show_plan_of_answers, show_plan_of_run
 from llmflow.cli._replay_words import run_sentence, show_report, show_run_replay
 from llmflow.cli._session import run_async, session
+from llmflow.cli._similar import guess
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import error_console, is_live, write_json, write_line
+from llmflow.cli._told import say_model, told
 from llmflow.context import runtimes
 from llmflow.replay import Report, play, prepare, reading_of, replay_run, replaying, verdict
-from llmflow.stores._journal_past import past_answers
+from llmflow.stores._journal_past import past_answers, past_steps
 
 if TYPE_CHECKING:
     from llmflow.journal import RecordedRun
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from llmflow.replay import Judge, Pair, Prepared
     from llmflow.runtime import Runtime
     from llmflow.step import Unit
+    from llmflow.stores._claims import Reading
 
 __all__ = ["Wanted", "run_replay"]
 
@@ -71,6 +74,9 @@ def run_replay(wanted: Wanted) -> int:
     with session(wanted.model) as runtime:
         check_journal(runtime)
         run = None if wanted.run is None else find_run(runtime, wanted.run)
+        if run is not None and wanted.model is None:
+            wanted = replace(wanted, model=told(run).get("model"))
+            say_model(run, wanted.model, quiet=wanted.quiet)
         prompt = None if wanted.prompt is None else read_prompt(wanted.prompt)
         if run is not None and run.kind == "flow" and wanted.step is None:
             return _replay_flow(wanted, run, runtime)
@@ -100,11 +106,11 @@ def _replay_answers(wanted: Wanted, run: RecordedRun | None, prompt: Wording | s
         with redirect_stdout(sys.stderr):  # what bodies print is no data
             prepared = prepare(found.answers, finder, inside)
         prepared = replace(prepared, skipped=Counter(prepared.skipped) + Counter(found.unfit))
-        _check_any(wanted, run, prepared)
+        _check_any(wanted, run, prepared, reading_of(runtime))
         if wanted.dry:
             return show_plan_of_answers(prepared, inside, concurrency=wanted.concurrency, as_json=wanted.as_json)
+        judge = _judge(wanted)
         with _lines(wanted) as write, _working(wanted, f"{len(prepared.to_ask)} answers are asked"):
-            judge = _judge(wanted)
             report = run_async(
                 lambda: play(prepared, concurrency=wanted.concurrency, judge=judge, on_pair=write), inside
             )
@@ -115,13 +121,14 @@ def _replay_answers(wanted: Wanted, run: RecordedRun | None, prompt: Wording | s
     return _exit_code(wanted, report)
 
 
-def _check_any(wanted: Wanted, run: RecordedRun | None, prepared: Prepared) -> None:
+def _check_any(wanted: Wanted, run: RecordedRun | None, prepared: Prepared, reading: Reading) -> None:
     if prepared.answers:
         return
     what = "answer" if wanted.step is None else f"answer of step {wanted.step!r}"
     where = "" if run is None else f" in run {run.run_id!r}"
     if not prepared.skipped:
-        raise UsageError(f"there is no recorded {what}{where}", "`llmflow runs` lists what was run.")
+        meant = () if wanted.step is None else guess(wanted.step, past_steps(reading))
+        raise UsageError(f"there is no recorded {what}{where}", *meant, "`llmflow runs` lists what was run.")
     raise UsageError(
         f"no recorded {what}{where} can be replayed", *(f"{number}: {why}" for why, number in prepared.skipped.items())
     )
@@ -153,13 +160,14 @@ def _replay_flow(wanted: Wanted, run: RecordedRun, runtime: Runtime) -> int:
         return show_plan_of_run(
             unit, run, found, around, finder, model=wanted.model, cache=wanted.cache, as_json=wanted.as_json
         )
+    judge = _judge(wanted)
     with _lines(wanted) as write:
         again = partial(
             replay_run,
             unit,
             run,
             model=wanted.model,
-            judge=_judge(wanted),
+            judge=judge,
             run_tasks=wanted.run_tasks,
             cache=wanted.cache,
             runtime=around,

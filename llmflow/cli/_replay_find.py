@@ -9,7 +9,7 @@ from llmflow.cli._failures import UsageError
 from llmflow.cli._found_steps import find
 from llmflow.cli._target import load_module, load_target
 from llmflow.graph import Flow
-from llmflow.replay import Judge, inheriting, step_in
+from llmflow.replay import Judge, check_judge, inheriting, step_in
 from llmflow.step import Step
 from llmflow.wordings import read_wording
 
@@ -98,6 +98,7 @@ def find_judge(target: str) -> Judge:
 
     Raises:
         UsageError: When there is none.
+        DefinitionError: When it does not take what a judge is given.
     """
     place, _, name = target.rpartition(":")
     if not place:
@@ -108,4 +109,5 @@ def find_judge(target: str) -> Judge:
             f"--judge {target}: {place} has no function {name!r}",
             "It is called with the inputs by name, the recorded answer and the new one.",
         )
+    check_judge(found)
     return found  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from llmflow.cli._failures import plain_attempt
 from llmflow.cli._terminal import jsonable, table
 from llmflow.messages import Result, Usage
 from llmflow.observers import Stats, StepStats
+from llmflow.prices import money
 
 __all__ = ["count", "dollars", "plain_result", "plain_stats", "result_line", "seconds", "step_table", "tokens"]
 
@@ -47,8 +48,7 @@ def dollars(cost: Decimal | None, unpriced: int = 0) -> str:
     """Return a cost; what is not known is said to be unknown, never shown as nothing."""
     if cost is None or (unpriced and not cost):
         return "unknown"
-    shown = f"${cost:.2f}" if not cost or cost >= 1 else f"${cost:.4f}"
-    return f"> {shown}" if unpriced else shown
+    return f"> {money(cost)}" if unpriced else money(cost)
 
 
 # -- one call ----------------------------------------------------------------------------------------------------------

@@ -23,6 +23,16 @@ class GroupBy(StrEnum):
     prompt = "prompt"
 
 
+class Status(StrEnum):
+    """What a run can be."""
+
+    running = "running"
+    ok = "ok"
+    failed = "failed"
+    cancelled = "cancelled"
+    interrupted = "interrupted"
+
+
 def add_reports(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (runs, show, stats, cost):
@@ -36,7 +46,7 @@ def runs(
         str | None, typer.Option("--target", metavar="NAME", help="Only runs of this target.", show_default=False)
     ] = None,
     status: Annotated[
-        str | None,
+        Status | None,
         typer.Option(
             "--status",
             metavar="STATUS",
@@ -77,12 +87,20 @@ def runs(
     """
     from llmflow.cli._runs import show_runs  # --help needs none of it
 
-    if (before := delete_before or forget_before) is not None:
+    if forget_before is not None or delete_before is not None:
         from llmflow.cli._forget import forget_runs
 
-        forget_runs(before=before, all_of_it=delete_before is not None)
+        forget_runs(forget_before=forget_before, delete_before=delete_before)
         return
-    show_runs(target=target, status=status, tenant=tenant, since=since, until=until, limit=limit, as_json=as_json)
+    show_runs(
+        target=target,
+        status=None if status is None else status.value,
+        tenant=tenant,
+        since=since,
+        until=until,
+        limit=limit,
+        as_json=as_json,
+    )
 
 
 @guarded

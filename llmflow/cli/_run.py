@@ -8,16 +8,25 @@ from typing import Any
 from llmflow.cli._inputs import InputReader, read_source
 from llmflow.cli._report import plain_result, result_line
 from llmflow.cli._session import check, run_async, session
+from llmflow.cli._taking_up import telling_how
 from llmflow.cli._target import load_target
 from llmflow.cli._terminal import error_console, is_live, jsonable, say, write_json
+from llmflow.cli._told import as_command
 from llmflow.messages import Result
-from llmflow.step import Unit
+from llmflow.step import OnChange, Unit
 
 __all__ = ["recorded_line", "run_once", "waiting"]
 
 
 def run_once(
-    target: str, *, source: str | None, model: str | None, as_json: bool, quiet: bool, run_id: str | None = None
+    target: str,
+    *,
+    source: str | None,
+    model: str | None,
+    as_json: bool,
+    quiet: bool,
+    run_id: str | None = None,
+    on_change: OnChange | None = None,
 ) -> None:
     """Call a target once and write its value."""
     unit = load_target(target)
@@ -28,7 +37,9 @@ def run_once(
     with session(model) as runtime:
         check(unit, runtime)
         runtime.recorder.ref = target
-        with waiting(unit, quiet=quiet):
+        runtime.recorder.command = as_command(model=model)
+        runtime.recorder.on_change = on_change or runtime.recorder.on_change
+        with telling_how(runtime, run_id, target, quiet=quiet), waiting(unit, quiet=quiet):
             result: Result[Any] = run_async(lambda: unit.run(**arguments), runtime)
     write_json(plain_result(result) if as_json else jsonable(result.value))
     if not quiet:

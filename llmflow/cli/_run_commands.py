@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["add_runs"]
 
+UseRecorded = Annotated[
+    bool, typer.Option("--use-recorded", help="Take recorded answers although their prompt or inputs changed.")
+]
+RerunChanged = Annotated[
+    bool, typer.Option("--rerun-changed", help="Ask again, and pay again, where a prompt or inputs changed.")
+]
 _EXIT_CODES = "Exit codes: 0 ok, 1 the run failed, 2 wrong use, 3 refused by a budget, 130 interrupted."
 
 
@@ -70,6 +76,8 @@ def run(
             show_default=False,
         ),
     ] = None,
+    use_recorded: UseRecorded = False,
+    rerun_changed: RerunChanged = False,
     model: ModelName = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -98,11 +106,14 @@ def run(
     from llmflow.cli._map import run_map  # --help and --version need none of it
     from llmflow.cli._run import run_once
 
+    on_change = _on_change(use_recorded=use_recorded, rerun_changed=rerun_changed)
+    if on_change is not None and run_id is None:
+        raise UsageError(f"--{on_change} belongs to --run-id", "A run without an id is not taken up again.")
     if map_path is None:
         _refuse_without_map(out=out, resume=resume, overwrite=overwrite)
         if dry:
             return dry_run(target, source=source, model=model, as_json=as_json)
-        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet, run_id=run_id)
+        run_once(target, source=source, model=model, as_json=as_json, quiet=quiet, run_id=run_id, on_change=on_change)
         return 0
     if source is not None:
         raise UsageError("--input and --map exclude each other", "--input is for one call, --map for a file of them.")
@@ -118,7 +129,15 @@ def run(
         resume=resume,
         overwrite=overwrite,
         run_id=run_id,
+        on_change=on_change,
     )
+
+
+def _on_change(*, use_recorded: bool, rerun_changed: bool) -> OnChange | None:
+    """Return what the command was told to do about changes, None when the runtime says it."""
+    if use_recorded and rerun_changed:
+        raise UsageError("--use-recorded and --rerun-changed exclude each other")
+    return "use-recorded" if use_recorded else "rerun-changed" if rerun_changed else None
 
 
 def _refuse_without_map(**given: object) -> None:
@@ -131,12 +150,8 @@ def _refuse_without_map(**given: object) -> None:
 def resume(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the beginning of its id, or [bold]last[/].")],
     *,
-    use_recorded: Annotated[
-        bool, typer.Option("--use-recorded", help="Take recorded answers although their prompt or inputs changed.")
-    ] = False,
-    rerun_changed: Annotated[
-        bool, typer.Option("--rerun-changed", help="Ask again, and pay again, where a prompt or inputs changed.")
-    ] = False,
+    use_recorded: UseRecorded = False,
+    rerun_changed: RerunChanged = False,
     target: Annotated[
         str | None,
         typer.Option("--target", metavar="TARGET", help="Where its flow is now, if it moved.", show_default=False),
@@ -155,9 +170,7 @@ def resume(
     """
     from llmflow.cli._resume import resume_run  # see `run`
 
-    if use_recorded and rerun_changed:
-        raise UsageError("--use-recorded and --rerun-changed exclude each other")
-    on_change: OnChange = "use-recorded" if use_recorded else "rerun-changed" if rerun_changed else "refuse"
+    on_change = _on_change(use_recorded=use_recorded, rerun_changed=rerun_changed)
     return resume_run(run, on_change=on_change, target=target, as_json=as_json, quiet=quiet)
 
 

@@ -14,6 +14,7 @@ from llmflow.cli._journal_file import reports
 from llmflow.cli._moments import window
 from llmflow.cli._printable import printable
 from llmflow.cli._report import count, seconds
+from llmflow.cli._similar import guess
 from llmflow.cli._spend import short, spend_notes, tokens_of
 from llmflow.cli._terminal import out_console, say, table, write_json
 from llmflow.stores._report_groups import GroupStats
@@ -34,6 +35,7 @@ def show_stats(*, by: Group, step: str | None, since: str | None, until: str | N
         wanted = window(since, until, found.now)
         groups = found.stats(by, wanted, step=step)
         labels, began = found.labels(), found.began()
+        meant = guess(step, found.steps()) if step is not None and not groups else ()
     if as_json:
         write_json(
             {
@@ -46,6 +48,8 @@ def show_stats(*, by: Group, step: str | None, since: str | None, until: str | N
         return
     if not groups:
         say("no calls" if (since, until, step) == (None, None, None) else "no such calls")
+        for hint in meant:
+            say(f"hint: {hint}", "dim")
         return
     console = out_console()
     for place, part in enumerate(_tables(by, groups, labels, wide=console.width >= _WIDE)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from llmflow.cli._failures import UsageError, user_frames
+from llmflow.cli._similar import similar
 from llmflow.errors import DefinitionError
 from llmflow.step import Unit
 
@@ -149,8 +149,8 @@ def _contents(module: ModuleType, place: str, wanted: str = "") -> tuple[str, ..
     units = units_in(module)
     if not units:
         return (f"{place} has no steps, tasks or flows; decorate a function with @step, @task or @flow.",)
-    close = difflib.get_close_matches(wanted, units, n=1)
-    guess = (f"Did you mean {place}:{close[0]}?",) if close else ()
+    close = similar(wanted, units)
+    guess = () if close is None else (f"Did you mean {place}:{close}?",)
     return (*guess, f"{place} has {', '.join(f'{name} ({unit.kind})' for name, unit in units.items())}.")
 
 
@@ -169,9 +169,8 @@ def _similar_files(path: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         return (f"There is no folder {str(folder)!r} either; paths start at {str(Path.cwd())!r}.",)
     names = [one.name for one in folder.glob("*.py")]
-    close = difflib.get_close_matches(path.name, names, n=1)
-    if close:
-        return (f"Did you mean {folder / close[0]}?",)
+    if (close := similar(path.name, names)) is not None:
+        return (f"Did you mean {folder / close}?",)
     return (f"Paths start at {str(Path.cwd())!r}.",)
 
 

@@ -6,7 +6,7 @@ An answer whose prompt, model and inputs are as they were stands, and costs noth
 from llmflow.replay._answers import Prepared, Replayable, play, prepare, reading_of, replay_step
 from llmflow.replay._compare import WHOLE, FieldState, compare, flatten
 from llmflow.replay._find import inheriting, step_in
-from llmflow.replay._judge import Judge, Judgement, Verdict
+from llmflow.replay._judge import Judge, Judgement, Verdict, check_judge
 from llmflow.replay._pair import Pair
 from llmflow.replay._recorded import Divergence
 from llmflow.replay._report import Agreement, Figures, Report
@@ -28,6 +28,7 @@ __all__ = [
     "Report",
     "RunReplay",
     "Verdict",
+    "check_judge",
     "compare",
     "flatten",
     "inheriting",

@@ -15,6 +15,7 @@ from llmflow.policy import check_count
 from llmflow.replay._change import change
 from llmflow.replay._find import whole
 from llmflow.replay._inputs import Misfit, Restored, restore
+from llmflow.replay._judge import check_judge
 from llmflow.replay._judge import judge as asked_judge
 from llmflow.replay._pair import Pair, failed_pair, new_pair, same_pair
 from llmflow.replay._report import Report
@@ -130,8 +131,13 @@ async def play(
         concurrency: How many are in work at a time.
         judge: Asked about answers that differ.
         on_pair: Told of every pair as it comes.
+
+    Raises:
+        DefinitionError: For a judge that does not take what it is given.
     """
     check_count(concurrency, name="replay: concurrency")
+    if judge is not None:
+        check_judge(judge)
     pairs: list[Pair] = []
 
     async def one(answer: Replayable) -> None:
@@ -231,7 +237,7 @@ async def replay_step(
         runtime: Whose journal and models; the current one unless given.
 
     Raises:
-        DefinitionError: For a journal that cannot be read so, and for whatever is wrong with the step.
+        DefinitionError: For a journal that cannot be read so, and for whatever is wrong with the step or the judge.
         JournalUnavailable: When the journal cannot be read.
     """
     around: Runtime = runtime or runtimes.current()

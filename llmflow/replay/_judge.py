@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 from llmflow.errors import DefinitionError
 from llmflow.step import Unit
 
-__all__ = ["Judge", "Judgement", "Verdict", "judge"]
+__all__ = ["Judge", "Judgement", "Verdict", "check_judge", "judge"]
 
 Verdict: TypeAlias = Literal["better", "same", "worse"]
 Judge: TypeAlias = Callable[[Mapping[str, object], Any, Any], object | Awaitable[object]]
@@ -39,6 +39,26 @@ class Judgement:
     score: float | None = None
     error: str | None = None
     cost_usd: Decimal | None = _FREE
+
+
+def check_judge(who: Judge) -> None:
+    """Refuse a judge that cannot be asked, before anything is paid for that it would judge.
+
+    Raises:
+        DefinitionError: Saying what a judge looks like.
+    """
+    try:
+        signature = inspect.signature(who)
+    except (TypeError, ValueError):  # of something built in, which says nothing about itself
+        return
+    try:
+        signature.bind({}, None, None)
+    except TypeError as exc:
+        name = getattr(who, "__name__", None) or repr(who)
+        msg = f"judge {name}{signature} cannot be asked: {exc}; it is given the inputs by name, the recorded answer and the new one"
+        error = DefinitionError(msg)
+        error.add_note(f"Write it as: def {name}(inputs, recorded, new): ...")
+        raise error from exc
 
 
 async def judge(who: Judge, inputs: Mapping[str, object], recorded: object, new: object) -> Judgement:

@@ -16,6 +16,7 @@ from llmflow.errors import DefinitionError
 from llmflow.replay._answers import reading_of
 from llmflow.replay._compare import compare
 from llmflow.replay._inputs import Misfit, Restored, restore
+from llmflow.replay._judge import check_judge
 from llmflow.replay._judge import judge as asked_judge
 from llmflow.replay._pair import Pair, as_json
 from llmflow.replay._recorded import Divergence, Replaying, Script
@@ -122,10 +123,12 @@ async def replay_run(
         reading: Reads the journal that the run is in, where that is another one; see `reading_of`.
 
     Raises:
-        DefinitionError: For a run that cannot be played again, and for whatever is wrong with the flow.
+        DefinitionError: For a run that cannot be played again, and for whatever is wrong with the flow or the judge.
         JournalUnavailable: When the journal cannot be read.
     """
     around: Runtime = runtime or runtimes.current()
+    if judge is not None:
+        check_judge(judge)
     arguments = restored_inputs(flow, run)
     script = Script(PastRun(reading or reading_of(around), run.run_id), run_tasks=run_tasks)
     with _setting(around, run, script, model=model, step=step, prompt=prompt, cache=cache) as seen:

@@ -6,7 +6,7 @@ from llmflow.step._bound import BoundSite, BoundStep, shortest_deadline
 from llmflow.step._bound_variants import BoundVariants, steps_of
 from llmflow.step._call import Call, Deferred
 from llmflow.step._map import MapCall, Outcomes, raise_first
-from llmflow.step._recall import OTHER_INPUTS, other_prompt, recorded_result
+from llmflow.step._recall import OTHER_INPUTS, Recall, other_prompt, recorded_result
 from llmflow.step._record import annotate, total_cost, total_usage
 from llmflow.step._recorder import Recorder, Shape
 from llmflow.step._recording import OnChange, Recording
@@ -29,6 +29,7 @@ __all__ = [
     "MapCall",
     "OnChange",
     "Outcomes",
+    "Recall",
     "Recorder",
     "Recording",
     "Restarted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,19 +11,29 @@ from llmflow.errors import RunConflict, StepError
 from llmflow.messages import Result
 
 if TYPE_CHECKING:
-    from llmflow.journal import Claimed, RecordedNode, RunKind
+    from llmflow.journal import Claimed, RecordedNode, RecordedRun, RunKind
     from llmflow.step._recorder import Recorder
     from llmflow.step._unit import Bound, Unit
 
-__all__ = ["HOW_TO_GO_ON", "OTHER_INPUTS", "Recall", "conflict", "of_run", "other_prompt", "recorded_result"]
+__all__ = ["OTHER_INPUTS", "Recall", "conflict", "how_to_go_on", "of_run", "other_prompt", "recorded_result"]
 
 E = TypeVar("E", bound=StepError)
 
-HOW_TO_GO_ON = (
-    'To go on with what is recorded: llmflow resume --use-recorded, or Runtime(on_change="use-recorded").',
-    'To ask again, and pay again: llmflow resume --rerun-changed, or Runtime(on_change="rerun-changed").',
-)
+_RECORDED = 'To go on with what is recorded: {command} --use-recorded{given}, or Runtime(on_change="use-recorded").'
+_AGAIN = 'To ask again, and pay again: {command} --rerun-changed{given}, or Runtime(on_change="rerun-changed").'
+_NO_VALUE = "Without its value it can be neither given again nor asked for anew under this id; use another run id."
 _NOTHING = Decimal(0)
+
+
+def how_to_go_on(run: RecordedRun | None) -> tuple[str, str]:
+    """Return how a run that is not what it was goes on: with what is recorded, or asking again.
+
+    `llmflow resume` takes the inputs from the record; where they are not stored as they were, somebody gives them again.
+    """
+    command, given = "llmflow resume", ""
+    if run is not None and run.kind != "map" and (run.inputs is None or run.content != "whole"):
+        command, given = f"llmflow run ... --run-id {shlex.quote(run.run_id)}", " with the same input"
+    return _RECORDED.format(command=command, given=given), _AGAIN.format(command=command, given=given)
 
 
 class Recall:
@@ -51,14 +62,17 @@ class Recall:
         data, version, model = self._claimed.run.output, None, None
         if kind != "flow" and (node := self._claimed.find(unit.name)) is not None:
             data, version, model = node.output, node.prompt_version, node.model
-            self._check_content(node)
+            if node.content == "hashed":
+                raise self._conflict(_only_hashes(node), _NO_VALUE)
+            if node.content == "redacted":
+                self._check_unredacted(f"what {_named(node)} gave", how_to_go_on(None)[:1])
         if kind == "flow" and self._claimed.run.content == "redacted":
-            self._check_unredacted(f"what flow {unit.name!r} gave")
+            self._check_unredacted(f"what flow {unit.name!r} gave", how_to_go_on(None)[:1])
         codec = self._recorder.codec(unit)
         if data is None or codec is None:
             raise self._conflict(
                 "it has ended well, but its value was not stored",
-                "Without its value it can be neither given again nor asked for anew under this id; use another run id.",
+                _NO_VALUE,
             )
         try:
             value = codec.load(data)
@@ -85,7 +99,7 @@ class Recall:
             if self._reruns:
                 return None
             why = f"what {_named(found)} gave no longer fits its type: {exc}"
-            raise self._conflict(why, HOW_TO_GO_ON[-1]) from exc
+            raise self._conflict(why, self._ways[-1]) from exc
         return recorded_result(unit, self._run_id, value, found.model, found.prompt_version)
 
     def _holds(self, found: RecordedNode, bound: Bound, hashed: str) -> bool:
@@ -95,7 +109,7 @@ class Recall:
         if (change := _change(found, bound, hashed)) is not None and self._on_change != "use-recorded":
             if self._reruns:
                 return False
-            raise self._conflict(f"{_named(found)} {change}", *HOW_TO_GO_ON)
+            raise self._conflict(f"{_named(found)} {change}", *self._ways)
         if self._reruns and found.content in ("redacted", "hashed"):
             return False
         self._check_content(found)
@@ -109,14 +123,17 @@ class Recall:
     def _check_content(self, found: RecordedNode) -> None:
         """Refuse to go on with what is not what the node gave."""
         if found.content == "hashed":
-            why = f"only hashes are stored of {_named(found)}, as store_content was False"
-            raise self._conflict(why, HOW_TO_GO_ON[-1])
+            raise self._conflict(_only_hashes(found), self._ways[-1])
         if found.content == "redacted":
-            self._check_unredacted(f"what {_named(found)} gave")
+            self._check_unredacted(f"what {_named(found)} gave", self._ways)
 
-    def _check_unredacted(self, what: str) -> None:
+    def _check_unredacted(self, what: str, ways: Sequence[str]) -> None:
         if self._on_change != "use-recorded":
-            raise self._conflict(f"{what} was redacted before it was stored", *HOW_TO_GO_ON)
+            raise self._conflict(f"{what} was redacted before it was stored", *ways)
+
+    @property
+    def _ways(self) -> tuple[str, str]:
+        return how_to_go_on(self._claimed.run)
 
     def _conflict(self, why: str, *notes: str) -> RunConflict:
         return conflict(self._run_id, why, *notes)
@@ -138,6 +155,10 @@ def of_run(run_id: str, error: E) -> E:
 
 def _named(found: RecordedNode) -> str:
     return f"{found.kind} {found.name!r} ({found.key})"
+
+
+def _only_hashes(found: RecordedNode) -> str:
+    return f"only hashes are stored of {_named(found)}, as store_content was False"
 
 
 def recorded_result(

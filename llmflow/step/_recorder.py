@@ -14,7 +14,7 @@ from llmflow.errors import DefinitionError, RunConflict
 from llmflow.journal import GraphSeen, PromptSeen
 from llmflow.schema import why_no_codec
 from llmflow.step._arguments import input_hash
-from llmflow.step._recall import HOW_TO_GO_ON, OTHER_INPUTS, other_prompt
+from llmflow.step._recall import OTHER_INPUTS, how_to_go_on, other_prompt
 from llmflow.step._recording import Recording
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Recorder:
             f"run {run_id!r}: flow {unit.name!r} was changed since it began: {'; '.join(changes[:_CHANGES_SAID])}{more}"
         )
         error.run_id = run_id
-        for note in HOW_TO_GO_ON:
+        for note in how_to_go_on(claimed.run):
             error.add_note(note)
         raise error
 

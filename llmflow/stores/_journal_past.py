@@ -15,7 +15,7 @@ from llmflow.stores._recorded import NODE_COLUMNS, as_bytes, as_text, as_text_or
 if TYPE_CHECKING:
     from llmflow.stores._claims import Reading
 
-__all__ = ["PastAnswers", "PastRun", "past_answers"]
+__all__ = ["PastAnswers", "PastRun", "past_answers", "past_steps"]
 
 _COLUMNS = (
     f"nodes.run_id, {', '.join(f'nodes.{name}' for name in NODE_COLUMNS)},"
@@ -93,6 +93,14 @@ def past_answers(
         for content, number in connection.execute(others, (*values, oldest)):
             unfit[_WHY_NOT.get(as_text(content), "their inputs or answers could not be stored")] += number
     return PastAnswers(tuple(_answer(row, taken[as_text(row[0])]) for row in rows), unfit)
+
+
+def past_steps(reading: Reading) -> frozenset[str]:
+    """Return the names of the steps that answers are recorded of."""
+    with reading() as connection:
+        return frozenset(
+            as_text(name) for (name,) in connection.execute(f"SELECT DISTINCT name FROM nodes WHERE {_GOOD}")
+        )
 
 
 class PastRun:

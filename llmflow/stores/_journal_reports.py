@@ -193,6 +193,10 @@ class Reports:
         found = self._connection.execute("SELECT step, version, label FROM prompts WHERE label IS NOT NULL")
         return {(step, version): label for step, version, label in found}
 
+    def steps(self) -> frozenset[str]:
+        """Return the names of the steps that calls are recorded of."""
+        return frozenset(step for (step,) in self._connection.execute("SELECT DISTINCT step FROM calls"))
+
     def began(self) -> float | None:
         """Return when the first run that is recorded began, None when there is none."""
         (first,) = self._connection.execute("SELECT min(started) FROM runs").fetchone()

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from llmflow.cli._end_report import end_report, state_line
+from llmflow.cli._report import dollars
 from llmflow.observers import ModelStats, Stats, StepStats, TenantStats
 from llmflow.policy import State
 
@@ -182,3 +183,20 @@ def test_a_full_report_fits_80_columns():
 def test_a_state_in_one_line(state, line):
     """What is as it should be says nothing."""
     assert line == state_line(state)
+
+
+@pytest.mark.parametrize(
+    ("cost", "unpriced", "said"),
+    [
+        (Decimal("0.000011"), 0, "$0.000011"),
+        (Decimal("0.000011"), 2, "> $0.000011"),
+        (Decimal("0.0024"), 0, "$0.0024"),
+        (Decimal(1234), 0, "$1,234.00"),
+        (Decimal(0), 0, "$0.00"),
+        (Decimal(0), 1, "unknown"),
+        (None, 0, "unknown"),
+    ],
+)
+def test_little_money_is_shown_as_the_reports_show_it(cost, unpriced, said):
+    """Two digits of what is very little: a cost is never shown as nothing."""
+    assert said == dollars(cost, unpriced)

@@ -61,6 +61,7 @@ def test_everything_may_go(shell, journal):
     done = shell("runs", "--delete-before", "30d")
 
     assert "1 run from before" in done.err
+    assert done.err.endswith(" deleted\n")
     assert [("new",)] == rows(journal, "SELECT DISTINCT run_id FROM attempts")
     assert [("new",)] == rows(journal, "SELECT run_id FROM runs")
     assert not in_files(journal, b"elephant")
@@ -72,3 +73,23 @@ def test_without_a_journal_there_is_nothing_to_forget(shell, home):
 
     assert (2, False) == (done.code, (home / ".llmflow").exists())
     assert "there is no journal" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--forget-before", "soon"), "--forget-before 'soon' is no time"),
+        (("--delete-before", "soon"), "--delete-before 'soon' is no time"),
+        (("--delete-before", ""), "--delete-before '' is no time"),
+        (
+            ("--forget-before", "30d", "--delete-before", "90d"),
+            "--forget-before and --delete-before exclude each other",
+        ),
+    ],
+)
+def test_wrong_use_names_the_option_and_drops_nothing(llmflow, journal, options, said):
+    """Exit code 2."""
+    ran = llmflow("runs", *options)
+
+    assert (2, True) == (ran.code, f"error: {said}" in ran.err)
+    assert [("new",), ("old",)] == rows(journal, "SELECT run_id FROM nodes WHERE output IS NOT NULL ORDER BY run_id")

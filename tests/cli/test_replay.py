@@ -75,6 +75,15 @@ def lenient(inputs, recorded, new):
 
 def broken(inputs, recorded, new):
     raise KeyError("nothing")
+
+
+def wrong(recorded, new):
+    return True
+
+
+@step(ONE)
+def wrong_step(recorded: str) -> str:
+    return prompt(recorded)
 '''
 
 
@@ -205,6 +214,19 @@ def test_a_judge(llmflow, recorded):
     assert "the judge gave no verdict on 2: KeyError: 'nothing'" in broken.err
 
 
+@pytest.mark.parametrize("of", [("--step", "triage", "--prompt", "other.md"), ("last", "--model", "local/x")])
+@pytest.mark.parametrize("judge", ["wrong", "wrong_step"])
+def test_a_judge_that_cannot_be_asked_is_wrong_use(llmflow, recorded, home, judge, of):
+    """Before anything is sent, and before the file is begun anew."""
+    (home / "pairs.jsonl").write_text("precious\n")
+    ran = llmflow("replay", *of, "--judge", f"desk.py:{judge}", "--out", "pairs.jsonl", "--overwrite")
+
+    assert (2, [(3,)]) == (ran.code, rows(home, "SELECT count(*) FROM attempts"))
+    assert f"error: judge {judge}(recorded" in ran.err
+    assert f"hint: Write it as: def {judge}(inputs, recorded, new): ..." in ran.err
+    assert "precious\n" == (home / "pairs.jsonl").read_text()
+
+
 def test_answers_that_fail(llmflow, recorded, home):
     """An answer that was valid and is not any more makes the exit code 1."""
     (home / "worse.md").write_text("In prose: {{ message }}")
@@ -310,6 +332,8 @@ def test_a_replay_is_not_taken_up_again(llmflow, recorded, home):
         ((), "say which run, or with --step NAME which step"),
         (("nothing",), "there is no run 'nothing'"),
         (("--step", "nothing"), "there is no recorded answer of step 'nothing'"),
+        (("--step", "traige"), "there is no recorded answer of step 'traige'\n  hint: Did you mean triage?\n"),
+        (("--last", "3", "--step", "drafft"), "step 'drafft'\n  hint: Did you mean draft?\n  hint: `llmflow runs`"),
         (("last", "--step", "nothing"), "there is no recorded answer of step 'nothing' in run"),
         (("last", "--last", "3"), "--last is for the answers of one step"),
         (("last", "--since", "3d"), "--since is for the answers of one step"),

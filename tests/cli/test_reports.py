@@ -6,10 +6,13 @@ import json
 import sqlite3
 import time
 from decimal import Decimal
+from typing import get_args
 
 import pytest
 
 from llmflow.cli import _journal_file
+from llmflow.cli._report_commands import Status
+from llmflow.journal import RunStatus
 
 from ..stores.journal_rows import DAY, NEW, OLD, Rows, fill  # noqa: TID252  # tests are no package
 
@@ -311,6 +314,60 @@ def test_wrong_options_are_refused(llmflow, journal, options, said):
 
     assert (2, "") == (ran.code, ran.out)
     assert said in ran.err
+
+
+def test_an_unknown_status_is_wrong_use(llmflow, journal):
+    """It is no filter that matches nothing: exit code 2, naming those that there are."""
+    ran = llmflow("runs", "--status", "bad")
+
+    assert (2, "") == (ran.code, ran.out)
+    assert "'bad' is not one of 'running', 'ok', 'failed', 'cancelled', 'interrupted'" in ran.err
+
+
+def test_each_status_of_a_run_can_be_asked_for():
+    """The command knows those of the journal."""
+    assert get_args(RunStatus) == tuple(Status)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (("--step", "traige"), "hint: Did you mean triage?\n"),
+        (("--step", "something else"), ""),
+        (("--step", "triage", "--until", "2000-01-01"), ""),
+    ],
+)
+def test_a_step_that_is_not_there_may_be_meant_otherwise(llmflow, journal, options, hint):
+    """What is most like it is named; one that is there has no calls at that time."""
+    assert f"no such calls\n{hint}" == llmflow("stats", *options).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("runs", "--limit", "0"), "Invalid value for '--limit' / '-n': Input should be greater than or equal to 1"),
+        (("stats", "--by", "nope"), "Invalid value for '--by': 'nope' is not one of 'step', 'model', 'day', 'tenant'"),
+        (("show",), "Missing argument 'RUN'"),
+        (("runs", "--nope"), "No such option: --nope"),
+        (("frob",), "No such command 'frob'"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_told_as_other_errors(llmflow, arguments, said):
+    """As JSON on stdout where JSON was asked for, without what pydantic puts before a message."""
+    text, as_json = llmflow(*arguments), llmflow(*arguments, "--json")
+    error = json.loads(as_json.out)["error"]
+
+    assert (2, "", True) == (text.code, text.out, text.err.startswith(f"error: {said}"))
+    assert (2, "", "UsageError") == (as_json.code, as_json.err, error["type"])
+    assert error["message"].startswith(said)
+    assert error["hints"][0].endswith(" --help` says how it is used.")
+
+
+def test_what_stands_behind_two_dashes_is_no_option(llmflow):
+    """There `--json` is an argument."""
+    ran = llmflow("frob", "--", "--json")
+
+    assert (2, "") == (ran.code, ran.out)
 
 
 def test_names_cannot_command_the_terminal(llmflow, home):

@@ -109,6 +109,19 @@ def test_wrong_use_is_said_without_a_traceback(llmflow, arguments, said):
     assert "Traceback" not in ran.err
 
 
+def test_a_validator_is_quoted_in_its_own_words(llmflow, home):
+    """What pydantic puts before them is nobody's business."""
+    (home / "own.py").write_text(
+        "from typing import Annotated\nfrom pydantic import AfterValidator\nfrom llmflow import task\n"
+        "def even(number: int) -> int:\n    if number % 2:\n        raise ValueError('is odd')\n    return number\n"
+        "@task\ndef half(number: Annotated[int, AfterValidator(even)]) -> int:\n    return number // 2\n"
+    )
+    ran = llmflow("run", "own.py:half", "-i", "3")
+
+    assert 2 == ran.code
+    assert "number: is odd\n" in ran.err
+
+
 def test_missing_key_names_the_variable(llmflow):
     """A model without its key says which variable to set."""
     ran = llmflow("run", "program.py:keyless", "-i", "x")

@@ -445,6 +445,13 @@ async def test_a_judge_is_asked_about_answers_that_differ(runtime):
     assert {"same": 2} == played.report.judged
 
 
+async def test_a_judge_that_cannot_be_asked_is_refused(runtime):
+    """Before anything of the run is played."""
+    run = await record(runtime, chain, "a crash")
+    with pytest.raises(DefinitionError, match=r"judge <lambda>\(\) cannot be asked"):
+        await replay_run(chain, run, step="triage", prompt=OTHER, judge=lambda: True)
+
+
 async def test_a_judge_that_is_a_step_is_a_run_of_its_own(runtime):
     """What a judging step asks is no part of the replayed run."""
     run = await record(runtime, chain, "a crash")

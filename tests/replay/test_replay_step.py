@@ -518,6 +518,24 @@ async def test_a_judge_that_says_something_else_gives_no_verdict(recorded, triag
     assert error.startswith(f"it said {said!r}, expected True or False")
 
 
+@pytest.mark.parametrize("wrong", [lambda: True, lambda recorded, new: True, lambda *, inputs, recorded, new: True])
+async def test_a_judge_that_cannot_be_asked_is_refused(recorded, triage, asked, wrong):
+    """Before anything is asked that it would judge."""
+    with pytest.raises(
+        DefinitionError, match="cannot be asked: .*; it is given the inputs by name, the recorded answer"
+    ):
+        await replay_step(triage, prompt=OTHER, judge=wrong)
+
+    assert [] == asked.texts
+
+
+async def test_a_judge_that_says_nothing_about_itself_is_taken(recorded, triage):
+    """What is built in may have no signature; it is asked, and what it does is seen."""
+    report = await replay_step(triage, prompt=OTHER, judge=min)
+
+    assert 2 == sum(report.unjudged.values())
+
+
 async def test_a_broken_judge_does_not_end_the_replay(recorded, triage):
     """A judge that raises gives no verdict; why is counted."""
 

@@ -266,6 +266,12 @@ def test_an_id_is_checked_where_it_is_given(pair, run_id):
         pair.with_(run_id=run_id)
 
 
+def test_no_run_is_called_last(pair):
+    """The commands call the one so that began last."""
+    with pytest.raises(DefinitionError, match=r"flow 'pair': run_id is 'last', which names the run that began last"):
+        pair.with_(run_id="last")
+
+
 async def test_an_id_is_of_the_outermost_call(url, shout):
     """A run inside a run would have two owners."""
 

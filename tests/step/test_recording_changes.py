@@ -18,6 +18,8 @@ NOTES = [
     'To go on with what is recorded: llmflow resume --use-recorded, or Runtime(on_change="use-recorded").',
     'To ask again, and pay again: llmflow resume --rerun-changed, or Runtime(on_change="rerun-changed").',
 ]
+GIVE_AGAIN = "llmflow run ... --run-id a --rerun-changed with the same input"
+"""How it is asked again where the inputs are not stored."""
 
 
 @pytest.fixture
@@ -300,7 +302,9 @@ async def test_only_hashes(path, model):
         await unit.with_(run_id="b")("x")
         with pytest.raises(RunConflict, match="its value was not stored"):
             await unit.with_(run_id="b")("x")
-    assert NOTES[1:] == [note for note in caught.value.__notes__ if note.startswith("To ")]
+    assert [NOTES[1].replace("llmflow resume --rerun-changed", GIVE_AGAIN)] == [
+        note for note in caught.value.__notes__ if note.startswith("To ")
+    ]
     assert {(None, None, "hashed")} == set(found)
     assert b'"x"' not in content
     assert {"Ask": 1, "Other": 1, "Last": 1} == before
@@ -329,13 +333,14 @@ async def test_redacted(path, model):
     async with Runtime(journal=f"sqlite:///{path}", plugins=[Redacting()], on_change="use-recorded"):
         value = await unit.with_(run_id="a")("x")
     async with Runtime(journal=f"sqlite:///{path}", plugins=[Redacting()]):
-        with pytest.raises(RunConflict, match="what flow 'work' gave was redacted before it was stored"):
+        with pytest.raises(RunConflict, match="what flow 'work' gave was redacted before it was stored") as ended:
             await unit.with_(run_id="a")("x")
     async with Runtime(journal=f"sqlite:///{path}", on_change="use-recorded"):
         again = await unit.with_(run_id="a")("x")
 
     assert {"work/ask": '"*"', "work/other": '"5"', "work/show": '"5"'} == found
     assert NOTES == [note for note in caught.value.__notes__ if note.startswith("To ")]
+    assert NOTES[:1] == ended.value.__notes__  # asking again is no way out of a run that has ended
     assert ("5", "*", {**before, "Last": 2}) == (value, again, model.count)
 
 
