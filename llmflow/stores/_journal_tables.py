@@ -8,6 +8,20 @@ from __future__ import annotations
 
 __all__ = ["JOURNAL_SCHEMA", "SINCE_VERSION_2"]
 
+_LOST = "(attempts.outcome = 'uncertain' OR attempts.outcome IS NULL)"
+_BILLED = "attempts.kind = 'attempt' AND attempts.sent"
+_RUN_COSTS = f"""CREATE VIEW IF NOT EXISTS run_costs AS
+    SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
+        count(*) FILTER (WHERE attempts.kind = 'attempt') AS requests,
+        coalesce(sum(attempts.cost_nano) FILTER (WHERE NOT {_LOST}), 0) / 1e9 AS cost_usd,
+        CASE WHEN count(*) FILTER (WHERE {_BILLED} AND attempts.cost_nano IS NULL AND attempts.reserved_nano IS NULL) = 0
+            THEN coalesce(sum(CASE WHEN {_BILLED} THEN coalesce(attempts.cost_nano, attempts.reserved_nano)
+                ELSE attempts.cost_nano END), 0) / 1e9 END AS at_most_usd,
+        count(*) FILTER (WHERE {_BILLED} AND NOT {_LOST} AND attempts.cost_nano IS NULL) AS unpriced,
+        count(*) FILTER (WHERE attempts.outcome = 'uncertain') AS uncertain,
+        count(*) FILTER (WHERE attempts.kind = 'attempt' AND attempts.outcome IS NULL) AS in_flight
+    FROM runs LEFT JOIN attempts ON attempts.run_id = runs.run_id GROUP BY runs.run_id"""
+
 JOURNAL_SCHEMA = (
     """CREATE TABLE IF NOT EXISTS runs (
         run_id TEXT PRIMARY KEY NOT NULL,
@@ -99,7 +113,7 @@ JOURNAL_SCHEMA = (
         cache_write_tokens INTEGER,
         output_tokens INTEGER,
         reasoning_tokens INTEGER,
-        cost_nano INTEGER,
+        cost_nano INTEGER, -- of an uncertain request what was reserved: it is charged with the worst case
         reserved_nano INTEGER, -- the worst case, reckoned before it was sent
         saved_nano INTEGER,
         first_token_s REAL,
@@ -127,16 +141,13 @@ JOURNAL_SCHEMA = (
         nodes TEXT NOT NULL, -- JSON: kind and predecessors of each node, by key
         first_seen REAL NOT NULL
     ) WITHOUT ROWID""",
-    """CREATE VIEW IF NOT EXISTS run_costs AS
-        SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
-            count(attempts.number) FILTER (WHERE attempts.kind = 'attempt') AS requests,
-            coalesce(sum(attempts.cost_nano), 0) / 1e9 AS cost_usd,
-            count(attempts.number) FILTER (WHERE attempts.kind = 'attempt' AND attempts.cost_nano IS NULL) AS unpriced
-        FROM runs LEFT JOIN attempts ON attempts.run_id = runs.run_id GROUP BY runs.run_id""",
+    _RUN_COSTS,
 )
 
 SINCE_VERSION_2 = (
+    "DROP VIEW IF EXISTS run_costs",  # it added up what nobody knows
     "ALTER TABLE attempts ADD COLUMN reserved_tokens INTEGER",
     "ALTER TABLE attempts ADD COLUMN sent INTEGER NOT NULL DEFAULT 1",
+    _RUN_COSTS,
 )
 """What a journal of version 2 lacks; a new column comes last, where it stands in a new file too."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmflow.stores._database import VERSION, NotOurs
+from llmflow.stores._database import VERSION, Database, NotOurs, close
 from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Reports, RunFilter, open_reports
 from llmflow.stores._report_groups import Percentiles, Window
 from llmflow.stores._report_records import AttemptRecord, Spend
@@ -126,6 +126,48 @@ def test_other_tools_read_it(path):
 
     assert ("order-41", 3, 0.00022, 0, "2026-03-29 12:00:00") == found.fetchone()
     plain.close()
+
+
+def test_the_view_adds_up_what_is_known():
+    """What a crash cut off is charged at its worst, and in no sum of what was spent."""
+    rows = Rows()
+    rows.run("r", NOW)
+    for number, row in enumerate(
+        (
+            {"cost_nano": 5},
+            {"outcome": "uncertain", "cost_nano": 60, "reserved_nano": 60},
+            {"outcome": None, "reserved_nano": 700},
+            {"outcome": "cancelled", "reserved_nano": 8000},
+            {"outcome": "Unreachable", "sent": 0},
+            {"kind": "hit", "sent": 0},
+        )
+    ):
+        rows.attempt("r", f"c{number}", NOW, **row)
+    rows.run("none", NOW)
+
+    assert [("none", 0, 0, 0, 0, 0, 0), ("r", 5, 5, 8765, 1, 1, 1)] == rows.connection.execute(
+        "SELECT run_id, requests, cost_usd * 1e9, at_most_usd * 1e9, unpriced, uncertain, in_flight FROM run_costs ORDER BY 1"
+    ).fetchall()
+    rows.attempt("r", "c9", NOW, outcome="cut")
+    assert (5, None, 2) == rows.connection.execute(
+        "SELECT cost_usd * 1e9, at_most_usd, unpriced FROM run_costs WHERE run_id = 'r'"
+    ).fetchone()
+    rows.close()
+
+
+def test_a_file_of_version_2_is_given_the_view(tmp_path):
+    """In the place of the one that it has."""
+    path = tmp_path / "old.db"
+    Rows.of_version_2(path).close()
+    close(Database(path).open_writer())
+    rows = Rows(path)
+    rows.run("r", NOW)
+    rows.attempt("r", "c", NOW, outcome="uncertain", cost_nano=6, reserved_nano=6)
+
+    assert [("r", 0, 6e-9, 1)] == rows.connection.execute(
+        "SELECT run_id, cost_usd, at_most_usd, uncertain FROM run_costs"
+    ).fetchall()
+    rows.close()
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
