@@ -69,6 +69,7 @@ def open_reports(path: Path) -> Generator[Reports]:
     try:
         connection.text_factory = as_text  # the reports want text
         connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+        _complete_columns(connection)
         connection.execute("BEGIN")
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone() is None:
             msg = f"no run is recorded in {path} yet"
@@ -76,6 +77,15 @@ def open_reports(path: Path) -> Generator[Reports]:
         yield Reports(connection)
     finally:
         close(connection)
+
+
+def _complete_columns(connection: Any) -> None:
+    """Give what is read the columns that a file lacks which no newer llmflow has written to yet."""
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(attempts)")}
+    if columns and "sent" not in columns:
+        connection.execute("PRAGMA query_only = OFF")
+        connection.execute("CREATE TEMP VIEW attempts AS SELECT *, 1 AS sent FROM main.attempts")
+        connection.execute("PRAGMA query_only = ON")
 
 
 class Reports:

@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["JOURNAL_SCHEMA", "SINCE_VERSION_2"]
 
 _LOST = "(attempts.outcome = 'uncertain' OR attempts.outcome IS NULL)"
-_BILLED = "attempts.kind = 'attempt' AND attempts.sent"
+_BILLED = f"attempts.kind = 'attempt' AND (attempts.sent OR {_LOST})"
 _RUN_COSTS = f"""CREATE VIEW IF NOT EXISTS run_costs AS
     SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
         count(*) FILTER (WHERE attempts.kind = 'attempt') AS requests,

@@ -24,11 +24,11 @@ class Spend:
 
     Attributes:
         known_nano: Nano-dollars of the requests whose cost is known.
-        unpriced: Requests that ended and whose cost nobody knows.
+        unpriced: Requests that ended and whose cost nobody knows, as no usage came, or they have no price.
         uncertain: Requests that were in flight when their process died; each cost nothing, or what was reserved for it.
         in_flight: Requests that have not ended yet.
-        open_nano: Nano-dollars that the uncertain ones and those in flight cost at most.
-        unbounded: How many of these have no such bound.
+        open_nano: Nano-dollars that all of these cost at most, as far as something was reserved for them.
+        unbounded: For how many of them nothing was.
     """
 
     known_nano: int = 0
@@ -56,7 +56,7 @@ class Spend:
     @property
     def most_usd(self) -> Decimal | None:
         """Dollars that were spent at most, None when that has no bound."""
-        return None if self.unpriced or self.unbounded else dollars(self.known_nano + self.open_nano)
+        return None if self.unbounded else dollars(self.known_nano + self.open_nano)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +141,7 @@ class AttemptRecord:
     Attributes:
         outcome: `ok`, `cancelled`, `cut`, an error class, `uncertain`; None while it is in flight.
         reserved_nano: What it costs at most, reckoned before it was sent.
+        sent: False when it certainly never reached the provider, or was no request.
     """
 
     call_id: str
@@ -161,17 +162,18 @@ class AttemptRecord:
     first_token_s: float | None
     hedge: bool
     prompt_version: str | None
+    sent: bool
 
     @property
     def spend(self) -> Spend:
-        """What it cost."""
-        if self.kind != "attempt":
+        """What it cost: all that was reserved for it at most, where nobody knows."""
+        has_ended = self.outcome not in (None, "uncertain")
+        if has_ended and (self.cost_nano is not None or not self.sent or self.kind != "attempt"):
             return Spend(known_nano=self.cost_nano or 0)
-        if self.outcome is not None and self.outcome != "uncertain":
-            return Spend(known_nano=self.cost_nano or 0, unpriced=int(self.cost_nano is None))
         bound = self.reserved_nano if self.cost_nano is None else self.cost_nano
         return Spend(
-            uncertain=int(self.outcome is not None),
+            unpriced=int(has_ended),
+            uncertain=int(self.outcome == "uncertain"),
             in_flight=int(self.outcome is None),
             open_nano=bound or 0,
             unbounded=int(bound is None),

@@ -30,13 +30,14 @@ GROUPS: dict[Group, tuple[str, ...]] = {
 """What the key of a group is made of."""
 
 _LOST = "(outcome = 'uncertain' OR outcome IS NULL)"
+_UNKNOWN = f"({_LOST} OR (kind = 'attempt' AND sent AND cost_nano IS NULL))"
 SPEND = f"""
     coalesce(sum(cost_nano) FILTER (WHERE NOT {_LOST}), 0),
-    count(*) FILTER (WHERE kind = 'attempt' AND NOT {_LOST} AND cost_nano IS NULL),
+    count(*) FILTER (WHERE {_UNKNOWN} AND NOT {_LOST}),
     count(*) FILTER (WHERE outcome = 'uncertain'),
     count(*) FILTER (WHERE outcome IS NULL),
-    coalesce(sum(coalesce(cost_nano, reserved_nano)) FILTER (WHERE {_LOST}), 0),
-    count(*) FILTER (WHERE {_LOST} AND cost_nano IS NULL AND reserved_nano IS NULL)"""
+    coalesce(sum(coalesce(cost_nano, reserved_nano)) FILTER (WHERE {_UNKNOWN}), 0),
+    count(*) FILTER (WHERE {_UNKNOWN} AND cost_nano IS NULL AND reserved_nano IS NULL)"""
 """What a `Spend` is made of, over rows of `attempts`."""
 _TAKEN = f"""
     count(*) FILTER (WHERE kind = 'attempt'),

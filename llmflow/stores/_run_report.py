@@ -65,7 +65,7 @@ class RunReport:
 
 _NODE = {"node": "key"}
 _CALL = {"node": "coalesce(node, step)"}
-_FLAGS = frozenset({"repaired", "cached", "hedge"})
+_FLAGS = frozenset({"repaired", "cached", "hedge", "sent"})
 _ORDER = {
     "nodes": "key",
     "calls": "coalesce(node, step), finished, call_id",

@@ -102,6 +102,19 @@ def test_what_is_uncertain_is_a_range(llmflow, journal):
     assert "2 requests cut off when the process died: at most $0.0015 more\n" == ran.err
 
 
+def test_what_was_cancelled_has_a_bound(llmflow, rows):
+    """As what a crash cut off: whoever ended it, what was reserved is the most that it cost."""
+    rows.run("r", 1000.0, status="cancelled")
+    rows.step("r", "support/triage", 1000.0, (PAID, {"outcome": "cancelled", "reserved_nano": 900_000}))
+    ran = llmflow("show", "r")
+
+    assert "  cost     $0.00011 to $0.0010\n" in ran.out
+    assert "1 request of unknown cost: at most $0.00090 more\n" == ran.err
+    assert "> $0.00011\n" in llmflow("runs").out
+    (said,) = json.loads(llmflow("runs", "--json").out)["runs"]
+    assert ("0.00011", "0.00101", 1) == tuple(said[name] for name in ("cost_usd", "cost_most_usd", "unpriced"))
+
+
 def test_a_run_that_runs_is_shown_up_to_now(llmflow, journal):
     """What is in flight has no latency yet."""
     ran = llmflow("show", "last")
@@ -109,7 +122,9 @@ def test_a_run_that_runs_is_shown_up_to_now(llmflow, journal):
     assert "support  running  alive\n" in ran.out
     assert "  took     -\n" in ran.out
     assert "#1 in flight" in ran.out
-    assert "1 request in flight: at most $0.00070 more\n" in ran.err
+    assert (
+        "1 request of unknown cost, 1 in flight: 1 of them at most $0.00070 more, nobody knows about 1\n"
+    ) in ran.err
 
 
 def test_content_is_shown_when_it_is_asked_for(llmflow, journal):

@@ -312,7 +312,7 @@ def test_stats_by_step(reports):
     assert (204, 200, 4, {"ProviderUnavailable": 4}) == (triage.calls, triage.valid, triage.failed, triage.errors)
     assert (1, 1, 20) == (triage.reasks, triage.repaired, triage.cost.hits)
     assert (185, 180) == (triage.cost.requests, sum(one.requests for one in reports.runs(RunFilter(target="triage"))))
-    assert Spend(known_nano=179 * 110_000, unpriced=1) == triage.cost.spend
+    assert Spend(known_nano=179 * 110_000, unpriced=1, unbounded=1) == triage.cost.spend
     assert (19 * 110_000, 1) == (triage.cost.saved_nano, triage.cost.unsaved)
     assert Spend(known_nano=110_000, uncertain=2, in_flight=1, open_nano=2_200_000) == draft.cost.spend
 
@@ -407,6 +407,25 @@ def test_an_empty_journal_has_no_beginning():
     rows.close()
 
 
+def test_a_file_of_version_2_is_read(tmp_path):
+    """Before anybody has written to it: all of its requests count as sent, and nothing is changed."""
+    path = tmp_path / "old.db"
+    rows = Rows.of_version_2(path)
+    rows.run("r", NOW)
+    rows.attempt("r", rows.call("r", NOW), NOW, outcome="cancelled", reserved_nano=7)
+    rows.close()
+    before = path.read_bytes()
+    with open_reports(path) as found:
+        (one,) = found.run("r").attempts()
+        (step,) = found.cost()
+
+        assert (True, Spend(unpriced=1, open_nano=7)) == (one.sent, one.spend)
+        assert (one.spend, one.spend) == (step.spend, found.run("r").summary.spend)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            found._connection.execute("DELETE FROM runs")
+    assert before == path.read_bytes()
+
+
 # -- money -------------------------------------------------------------------------------------------------------------
 
 
@@ -414,7 +433,10 @@ def test_an_empty_journal_has_no_beginning():
     ("row", "spend"),
     [
         ({"outcome": "ok", "cost_nano": 5}, Spend(known_nano=5)),
-        ({"outcome": "ok", "cost_nano": None}, Spend(unpriced=1)),
+        ({"outcome": "ok", "cost_nano": None}, Spend(unpriced=1, unbounded=1)),
+        ({"outcome": "cancelled", "cost_nano": None, "reserved_nano": 7}, Spend(unpriced=1, open_nano=7)),
+        ({"outcome": "cancelled", "cost_nano": 0, "reserved_nano": 7, "sent": 0}, Spend()),
+        ({"outcome": "ProviderUnavailable", "cost_nano": None, "sent": 0}, Spend()),
         ({"outcome": None, "cost_nano": None, "reserved_nano": 7}, Spend(in_flight=1, open_nano=7)),
         ({"outcome": "uncertain", "cost_nano": None, "reserved_nano": 7}, Spend(uncertain=1, open_nano=7)),
         ({"outcome": "uncertain", "cost_nano": 6, "reserved_nano": 7}, Spend(uncertain=1, open_nano=6)),
@@ -441,5 +463,5 @@ def test_what_a_request_cost(row, spend):
 def test_the_most_that_was_spent_is_known_or_not():
     """None as soon as something has no bound."""
     assert "0.000000012" == f"{Spend(known_nano=5, open_nano=7).most_usd:f}"
-    assert None is Spend(unpriced=1).most_usd
+    assert "0.000000012" == f"{Spend(known_nano=5, unpriced=1, open_nano=7).most_usd:f}"
     assert None is Spend(unbounded=1, in_flight=1).most_usd
