@@ -57,7 +57,7 @@ def show_runs(
     for one in runs:
         listed.add_row(
             printable(one.run_id),
-            printable(one.target),
+            printable(one.target) + ("" if one.replay_of is None else " (replay)"),
             Text(one.status, style=STATUS_STYLES.get(one.status, "")),
             moment(one.started, now),
             seconds(one.latency_s),

@@ -73,6 +73,8 @@ def _facts(run: RunSummary, prompts: Sequence[PromptUse], now: float) -> Iterato
     ago = moment(run.started, now)
     began = day_and_time(run.started) + (f", {ago}" if ago.endswith("ago") else "")
     yield "started", began + (f", taken up again {count(run.resumed, 'time')}" if run.resumed else ""), ""
+    if run.replay_of is not None:
+        yield "replay", f"of {printable(run.replay_of)}", ""
     last = ", the last time" if run.resumed and run.latency_s is not None else ""  # not the night in between
     yield "took", seconds(run.latency_s) + last, ""
     yield "calls", f"{count(run.calls, 'call')}, {count(run.requests, 'request')}{_tokens(run)}", ""

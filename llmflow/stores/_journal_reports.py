@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmflow.stores import _report_sums as sums
+from llmflow.stores._claims import NO_REPLAY
 from llmflow.stores._database import Database, close
 from llmflow.stores._owner import is_alive
 from llmflow.stores._recorded import as_text
@@ -115,7 +117,7 @@ class Reports:
             yield self._summary(row)
 
     def run(self, name: str) -> RunReport:
-        """Return one run: by its id, by the beginning of it, or the `last`.
+        """Return one run: by its id, by the beginning of it, or the `last` that is no replay.
 
         Raises:
             NoRun: When there is none.
@@ -123,7 +125,7 @@ class Reports:
         """
         row = self._find("run_id = ?", _bindable(name))
         if row is None and name == "last":
-            row = self._find("true ORDER BY started DESC")
+            row = self._find(f"{NO_REPLAY} ORDER BY started DESC")
         if row is None:
             row = self._find("run_id = ?", self._complete(_bindable(name)))
         return RunReport(self._connection, self._summary(row))
@@ -151,7 +153,7 @@ class Reports:
         return str(found[0])
 
     def _summary(self, row: Any) -> RunSummary:
-        run_id, target, kind, _, started, finished, latency_s, error, message, tenant, tags, resumed, _, _ = row
+        run_id, target, kind, _, started, finished, latency_s, error, message, tenant, tags, resumed, *_, command = row
         requests, tokens_in, tokens_out, saved, *spend = self._connection.execute(
             f"SELECT count(*) FILTER (WHERE kind = 'attempt'), sum(input_tokens),"
             f" sum(output_tokens), coalesce(sum(saved_nano), 0), {SPEND} FROM attempts WHERE run_id = ?",
@@ -171,6 +173,7 @@ class Reports:
             tenant=tenant,
             tags=tags,
             resumed=resumed,
+            replay_of=_replay_of(command),
             calls=calls,
             requests=requests,
             input_tokens=tokens_in,
@@ -187,15 +190,15 @@ class Reports:
     # -- sums ----------------------------------------------------------------------------------------------------------
 
     def stats(self, by: Group = "step", window: Window = _EVERYTHING, *, step: str | None = None) -> list[GroupStats]:
-        """Return how calls went, by step, model, day, tenant or prompt."""
+        """Return how calls went, by step, model, day, tenant or prompt; those of replays are not among them."""
         return sums.stats(self._connection, by, window, _bindable(step))
 
     def cost(self, by: Group = "step", window: Window = _EVERYTHING, *, step: str | None = None) -> list[GroupCost]:
-        """Return what requests took, by step, model, day, tenant or prompt."""
+        """Return what requests took, those of replays too, by step, model, day, tenant or prompt."""
         return sums.cost(self._connection, by, window, _bindable(step))
 
     def versions_of(self, step: str, window: Window = _EVERYTHING) -> list[VersionStats]:
-        """Return how each version of a step's prompt went, the latest first."""
+        """Return how each version of a step's prompt went, the latest first; as `stats`, without replays."""
         return sums.versions(self._connection, _bindable(step), window)
 
     def labels(self) -> dict[tuple[str, str], str]:
@@ -209,7 +212,20 @@ class Reports:
         return None if first is None else float(first)
 
 
-_RUN = "run_id, target, kind, status, started, finished, latency_s, error, message, tenant, tags, resumed, owner, lease"
+_RUN = (
+    "run_id, target, kind, status, started, finished, latency_s, error, message, tenant, tags, resumed, owner, lease,"
+    " command"
+)
+
+
+def _replay_of(command: str | None) -> str | None:
+    """Return what a run played again, None when it is no replay."""
+    if command is None or not command.startswith('{"replay"'):
+        return None
+    try:
+        return str(json.loads(command)["replay"])
+    except ValueError:  # another program may have written it
+        return ""
 
 
 def _where(wanted: RunFilter) -> tuple[str, tuple[object, ...]]:

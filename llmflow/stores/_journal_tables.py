@@ -6,7 +6,11 @@ what is said for people and for tools such as Datasette; SQLite does not enforce
 
 from __future__ import annotations
 
-__all__ = ["JOURNAL_SCHEMA", "SINCE_VERSION_2"]
+__all__ = ["IS_REPLAY", "JOURNAL_SCHEMA", "SINCE_VERSION_2"]
+
+IS_REPLAY = "substr(command, 1, 9) = '{\"replay\"'"
+"""Which runs are replays of others; so written, an index has them."""
+_REPLAYS = f"CREATE INDEX IF NOT EXISTS runs_of_replays ON runs (run_id) WHERE {IS_REPLAY}"
 
 _LOST = "(attempts.outcome = 'uncertain' OR attempts.outcome IS NULL)"
 _BILLED = f"attempts.kind = 'attempt' AND (attempts.sent OR {_LOST})"
@@ -28,7 +32,7 @@ JOURNAL_SCHEMA = (
         target TEXT NOT NULL,
         kind TEXT NOT NULL, -- step, task, flow or map
         ref TEXT, -- where the target is: module:name or path.py:name
-        command TEXT, -- JSON: what llmflow run was told; NULL when a program started the run
+        command TEXT, -- JSON: what llmflow run was told, or {"replay": ...}; NULL when a program started the run
         status TEXT NOT NULL, -- running, ok, failed, cancelled; interrupted when its process is gone
         started REAL NOT NULL,
         finished REAL,
@@ -50,6 +54,7 @@ JOURNAL_SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
     "CREATE INDEX IF NOT EXISTS runs_in_work ON runs (owner, lease) WHERE status = 'running'",
+    _REPLAYS,
     """CREATE TABLE IF NOT EXISTS nodes (
         run_id TEXT NOT NULL REFERENCES runs (run_id),
         key TEXT NOT NULL, -- its place in the run: support/triage, support/draft[4f21c09ab3d1]
@@ -149,5 +154,6 @@ SINCE_VERSION_2 = (
     "ALTER TABLE attempts ADD COLUMN reserved_tokens INTEGER",
     "ALTER TABLE attempts ADD COLUMN sent INTEGER NOT NULL DEFAULT 1",
     _RUN_COSTS,
+    _REPLAYS,
 )
 """What a journal of version 2 lacks; a new column comes last, where it stands in a new file too."""

@@ -68,6 +68,7 @@ class RunSummary:
         calls: Calls of steps that have ended.
         requests: Physical requests, those in flight included.
         resumed: How often it was taken up again.
+        replay_of: The run, or the step, whose recorded answers it played again; None for what is no replay.
     """
 
     run_id: str
@@ -82,6 +83,7 @@ class RunSummary:
     tenant: str | None
     tags: str | None
     resumed: int
+    replay_of: str | None
     calls: int
     requests: int
     input_tokens: int | None

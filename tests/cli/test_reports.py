@@ -137,6 +137,22 @@ def test_runs_are_filtered(llmflow, journal):
     assert ["order-41"] == [row[0] for row in table(llmflow("runs", "--until", "36h").out)[1:]]
 
 
+def test_runs_marks_replays(llmflow, home):
+    """In the table and in JSON; `show` says of what, and `show last` does not mean one."""
+    (home / ".llmflow").mkdir()
+    rows = Rows(home / ".llmflow" / "llmflow.db")
+    rows.run("asked", 1000.0)
+    rows.run("again", 2000.0, command='{"replay": "asked", "step": null}')
+    rows.close()
+
+    assert [["again", "support", "(replay)", "ok"], ["asked", "support", "ok"]] == [
+        row[: 4 - place] for place, row in enumerate(table(llmflow("runs").out)[1:])
+    ]
+    assert ["asked", None] == [one["replay_of"] for one in json.loads(llmflow("runs", "--json").out)["runs"]]
+    assert "  replay   of asked\n" in llmflow("show", "again").out
+    assert llmflow("show", "last").out.startswith("support  ok  asked\n")
+
+
 def test_runs_says_when_there_are_more(llmflow, journal):
     """Nobody should take the latest for all."""
     ran = llmflow("runs", "-n", "2")

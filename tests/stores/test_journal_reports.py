@@ -11,10 +11,11 @@ import pytest
 
 from llmflow.stores._database import VERSION, Database, NotOurs, close
 from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Reports, RunFilter, open_reports
+from llmflow.stores._journal_tables import IS_REPLAY
 from llmflow.stores._report_groups import Percentiles, Window
 from llmflow.stores._report_records import AttemptRecord, Spend
 
-from .journal_rows import DAY, HOUR, MINI, NEW, OLD, Rows, fill
+from .journal_rows import DAY, HOUR, MINI, NEW, OLD, PAID, Rows, fill
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp()
 
@@ -424,6 +425,66 @@ def test_a_file_of_version_2_is_read(tmp_path):
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             found._connection.execute("DELETE FROM runs")
     assert before == path.read_bytes()
+
+
+# -- replays -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replayed():
+    """A call of a customer, and the same one played again."""
+    rows = Rows()
+    rows.run("asked", NOW, command='{"target": "app.py:triage"}')
+    rows.run("by-program", NOW - 1)
+    rows.run("again", NOW + 1, command='{"replay": "asked", "step": null}')
+    for run in ("asked", "again"):
+        rows.step(run, "triage", NOW, (PAID,), prompt_version=OLD if run == "asked" else NEW)
+    yield Reports(rows.connection, NOW)
+    rows.close()
+
+
+def test_a_run_says_what_it_played_again(replayed):
+    """A replay is a run like others, and told apart from them."""
+    assert [("again", "asked"), ("asked", None), ("by-program", None)] == [
+        (one.run_id, one.replay_of) for one in replayed.runs()
+    ]
+
+
+def test_the_last_run_is_no_replay(replayed):
+    """As for resume and replay; by its id a replay is shown like any other."""
+    assert ["asked", "again"] == [replayed.run(name).summary.run_id for name in ("last", "again")]
+
+
+@pytest.mark.parametrize("by", ["step", "model", "day", "tenant", "prompt"])
+def test_replays_are_paid_and_no_traffic(replayed, by):
+    """Their requests are in `cost`, neither they nor their calls in `stats`."""
+    (one,) = replayed.stats(by)
+
+    assert (1, 1, PAID["cost_nano"]) == (one.calls, one.cost.requests, one.cost.spend.known_nano)
+    assert 2 == sum(each.requests for each in replayed.cost(by))
+
+
+def test_a_version_that_was_only_played_again_was_never_called(replayed):
+    """It stands beside the others for its wording alone, if that was recorded."""
+    assert [OLD] == [one.version for one in replayed.versions_of("triage")]
+
+
+def test_a_replay_that_another_program_wrote():
+    """What it played again is nobody's to know."""
+    rows = Rows()
+    rows.run("r", NOW, command='{"replay"')
+
+    assert "" == Reports(rows.connection, NOW).run("r").summary.replay_of
+    rows.close()
+
+
+def test_replays_are_found_without_reading_all_runs():
+    """Which hold what customers wrote."""
+    rows = Rows()
+    plan = rows.connection.execute(f"EXPLAIN QUERY PLAN SELECT run_id FROM runs WHERE {IS_REPLAY}").fetchall()
+
+    assert "runs_of_replays" in plan[0][-1]
+    rows.close()
 
 
 # -- money -------------------------------------------------------------------------------------------------------------
