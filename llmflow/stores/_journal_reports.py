@@ -19,7 +19,7 @@ from llmflow.stores._recorded import as_text
 from llmflow.stores._report_groups import GroupCost, GroupStats, VersionStats, Window
 from llmflow.stores._report_records import RunSummary
 from llmflow.stores._report_sums import SPEND, Group, spend_of
-from llmflow.stores._run_report import RunReport
+from llmflow.stores._run_report import UNENDED, RunReport
 
 __all__ = ["AmbiguousRun", "NoJournal", "NoRun", "Reports", "RunFilter", "open_reports"]
 
@@ -153,7 +153,7 @@ class Reports:
         return str(found[0])
 
     def _summary(self, row: Any) -> RunSummary:
-        run_id, target, kind, _, started, finished, latency_s, error, message, tenant, tags, resumed, *_, command = row
+        run_id, target, kind, status, started, finished, latency_s, error, message, tenant, tags, resumed, *_, command = row
         requests, tokens_in, tokens_out, saved, *spend = self._connection.execute(
             f"SELECT count(*) FILTER (WHERE kind = 'attempt'), sum(input_tokens),"
             f" sum(output_tokens), coalesce(sum(saved_nano), 0), {SPEND} FROM attempts WHERE run_id = ?",
@@ -175,12 +175,17 @@ class Reports:
             resumed=resumed,
             replay_of=_replay_of(command),
             calls=calls,
+            unended=0 if status == "ok" and not resumed else self._unended(run_id),
             requests=requests,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
             spend=spend_of(tuple(spend)),
             saved_nano=saved,
         )
+
+    def _unended(self, run_id: str) -> int:
+        """Count the calls that have no end, which takes as long as there are requests."""
+        return int(self._connection.execute(f"SELECT count(*) FROM ({UNENDED})", (run_id,)).fetchone()[0])
 
     def _status(self, row: Any) -> str:
         """Return the status of a run; one that says `running` may belong to a process that died."""

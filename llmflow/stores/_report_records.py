@@ -66,6 +66,7 @@ class RunSummary:
     Attributes:
         status: As recorded; `interrupted` too when it says `running` and its process is gone.
         calls: Calls of steps that have ended.
+        unended: Calls that have sent a request and have no end: they are still at it, or their process died.
         requests: Physical requests, those in flight included.
         resumed: How often it was taken up again.
         replay_of: The run, or the step, whose recorded answers it played again; None for what is no replay.
@@ -85,6 +86,7 @@ class RunSummary:
     resumed: int
     replay_of: str | None
     calls: int
+    unended: int
     requests: int
     input_tokens: int | None
     output_tokens: int | None
@@ -184,12 +186,13 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptUse:
-    """A version of a prompt that a run used, and how many of its calls did."""
+    """A version of a prompt that a run used, and how many of its calls did; `calls` and `unended` as in `RunSummary`."""
 
     step: str
     prompt_version: str
     label: str | None
     calls: int
+    unended: int
 
 
 def add_tokens(one: int | None, other: int | None) -> int | None:

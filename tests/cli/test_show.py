@@ -96,6 +96,8 @@ def test_what_is_uncertain_is_a_range(llmflow, journal):
     ran = llmflow("show", "died")
 
     assert "support  interrupted  died\n" in ran.out
+    assert "  calls    1 call and 1 without an end, 3 requests" in ran.out
+    assert "draft 0d0d0d0d0d0d, 0 calls and 1 without an end\n" in ran.out
     assert "  cost     $0.00011 to $0.0016\n" in ran.out
     assert "#1 uncertain" in ran.out
     assert "< $0.00090" in ran.out
@@ -125,6 +127,19 @@ def test_a_run_that_runs_is_shown_up_to_now(llmflow, journal):
     assert (
         "1 request of unknown cost, 1 in flight: 1 of them at most $0.00070 more, nobody knows about 1\n"
     ) in ran.err
+
+
+def test_a_map_that_had_nothing_more_to_do_is_shown_as_it_ran(llmflow, rows):
+    """Called again with the same id a day later: the axis is that of its items, and what they took is said."""
+    at = time.time() - 2 * 86400
+    rows.run("r", at, target="triage", kind="map", resumed=1, latency_s=0.045, finished=at + 86400)
+    for number, item in enumerate("abcd"):
+        rows.step("r", f"triage[{item}]", at + number, (PAID,))
+    out = llmflow("show", "r").out
+
+    assert "  took     45 ms, the last time; its nodes 4.0 s\n" in out
+    assert "=======.....................  1.0 s" in out
+    assert ".....................=======  1.0 s" in out
 
 
 def test_content_is_shown_when_it_is_asked_for(llmflow, journal):

@@ -280,9 +280,46 @@ def test_a_run_has_its_nodes_calls_and_attempts(reports):
     assert '{"message": "I was charged twice"}' == whole[1].inputs
     assert [("draft", False), ("triage", False)] == [(one.step, one.repaired) for one in run.calls()]
     assert [("ok", 1), ("RateLimited", 1), ("ok", 2)] == [(one.outcome, one.number) for one in run.attempts()]
-    assert [("triage", OLD, "production", 1), ("draft", "0d0d0d0d0d0d", None, 1)] == [
-        (one.step, one.prompt_version, one.label, one.calls) for one in run.prompts()
+    assert [("triage", OLD, "production", 1, 0), ("draft", "0d0d0d0d0d0d", None, 1, 0)] == [
+        (one.step, one.prompt_version, one.label, one.calls, one.unended) for one in run.prompts()
     ]
+
+
+def test_calls_without_an_end_are_counted_apart(reports):
+    """They are no rows of `calls`; whatever is counted, prompts add up to the run."""
+    for name in ("died", "alive", "order-41"):
+        run = reports.run(name)
+
+        assert (run.summary.calls, run.summary.unended) == tuple(
+            sum(getattr(one, what) for one in run.prompts()) + (name == "alive" and what == "unended")
+            for what in ("calls", "unended")
+        )
+    died = reports.run("died")
+
+    assert (1, 1) == (died.summary.calls, died.summary.unended)
+    assert [("triage", 1, 0), ("draft", 0, 1)] == [(one.step, one.calls, one.unended) for one in died.prompts()]
+
+
+@pytest.mark.parametrize(
+    ("spans", "worked"),
+    [
+        ((), None),
+        (((0, 2),), 2),
+        (((0, 2), (1, 2)), 3),
+        (((0, 5), (1, 2)), 5),
+        (((0, 2), (1000, 2), (1001, 3)), 6),
+        (((5, 1), (0, 1)), 2),
+    ],
+)
+def test_a_run_was_at_work_while_a_node_was(spans, worked):
+    """What ran beside something else counts once, the night between two tries not at all."""
+    rows = Rows()
+    rows.run("r", NOW)
+    for number, (started, latency) in enumerate(spans):
+        rows.node("r", f"f/n{number}", started, latency_s=latency)
+
+    assert worked == Reports(rows.connection, NOW).run("r").worked_s()
+    rows.close()
 
 
 def test_the_content_of_a_run_is_its_own():
