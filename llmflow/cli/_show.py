@@ -14,7 +14,7 @@ from llmflow.cli._journal_file import reports
 from llmflow.cli._moments import day_and_time, moment
 from llmflow.cli._printable import printable
 from llmflow.cli._report import count, seconds, tokens
-from llmflow.cli._runs import STATUS_STYLES, parsed, plain_run
+from llmflow.cli._runs import parsed, plain_run, status_of
 from llmflow.cli._show_lines import WIDE, laid_out
 from llmflow.cli._show_tree import branches_in, tree_lines
 from llmflow.cli._spend import plain_usd, range_of, spend_notes
@@ -64,8 +64,9 @@ def show_run(name: str, *, content: bool, as_json: bool) -> None:
 def _head(found: RunReport, now: float) -> Iterator[Text]:
     """Yield what there is to say of the run as a whole."""
     run = found.summary
-    status = (run.status, f"bold {STATUS_STYLES.get(run.status, '')}")
-    yield Text.assemble((printable(run.target), "bold"), "  ", status, "  ", (printable(run.run_id), "dim"))
+    yield Text.assemble(
+        (printable(run.target), "bold"), "  ", status_of(run, "bold"), "  ", (printable(run.run_id), "dim")
+    )
     worked_s = found.worked_s() if run.resumed else None
     for name, said, style in _facts(run, found.prompts(), now, worked_s):
         yield Text.assemble((f"  {name:<9}", "dim"), (said, style))

@@ -14,6 +14,7 @@ from typing import Any
 from llmflow.stores import _report_sums as sums
 from llmflow.stores._claims import NO_REPLAY
 from llmflow.stores._database import Database, close
+from llmflow.stores._journal_tables import IS_ITEM
 from llmflow.stores._owner import is_alive
 from llmflow.stores._recorded import as_text
 from llmflow.stores._report_groups import GroupCost, GroupStats, VersionStats, Window
@@ -47,7 +48,7 @@ class AmbiguousRun(LookupError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFilter:
-    """Which runs are meant; None for any."""
+    """Which runs are meant; None for any. A map of which an item failed is `failed` too, whatever its own status."""
 
     target: str | None = None
     status: str | None = None
@@ -112,7 +113,7 @@ class Reports:
             f"SELECT {_RUN} FROM runs {condition} ORDER BY started DESC, run_id",  # no part of it comes from outside
             values,
         )
-        matching = (row for row in found if wanted.status is None or self._status(row) == wanted.status)
+        matching = (row for row in found if self._has_status(row, wanted.status))
         for row in islice(matching, limit):
             yield self._summary(row)
 
@@ -153,7 +154,23 @@ class Reports:
         return str(found[0])
 
     def _summary(self, row: Any) -> RunSummary:
-        run_id, target, kind, status, started, finished, latency_s, error, message, tenant, tags, resumed, *_, command = row
+        (
+            run_id,
+            target,
+            kind,
+            status,
+            started,
+            finished,
+            latency_s,
+            error,
+            message,
+            tenant,
+            tags,
+            resumed,
+            *_,
+            command,
+            failed,
+        ) = row
         requests, tokens_in, tokens_out, saved, *spend = self._connection.execute(
             f"SELECT count(*) FILTER (WHERE kind = 'attempt'), sum(input_tokens),"
             f" sum(output_tokens), coalesce(sum(saved_nano), 0), {SPEND} FROM attempts WHERE run_id = ?",
@@ -174,6 +191,8 @@ class Reports:
             tags=tags,
             resumed=resumed,
             replay_of=_replay_of(command),
+            failed_items=failed,
+            items=self._items(run_id) if failed else None,
             calls=calls,
             unended=0 if status == "ok" and not resumed else self._unended(run_id),
             requests=requests,
@@ -186,6 +205,12 @@ class Reports:
     def _unended(self, run_id: str) -> int:
         """Count the calls that have no end, which takes as long as there are requests."""
         return int(self._connection.execute(f"SELECT count(*) FROM ({UNENDED})", (run_id,)).fetchone()[0])
+
+    def _items(self, run_id: str) -> int:
+        return int(self._connection.execute(_ITEMS, (run_id,)).fetchone()[0])
+
+    def _has_status(self, row: Any, status: str | None) -> bool:
+        return status is None or status == self._status(row) or (status == "failed" and row[-1] > 0)
 
     def _status(self, row: Any) -> str:
         """Return the status of a run; one that says `running` may belong to a process that died."""
@@ -219,8 +244,10 @@ class Reports:
 
 _RUN = (
     "run_id, target, kind, status, started, finished, latency_s, error, message, tenant, tags, resumed, owner, lease,"
-    " command"
+    f" command, CASE kind WHEN 'map' THEN (SELECT count(*) FROM nodes WHERE nodes.run_id = runs.run_id"
+    f" AND nodes.status = 'failed' AND {IS_ITEM}) ELSE 0 END AS failed_items"
 )
+_ITEMS = f"SELECT count(*) FROM nodes WHERE run_id = ? AND {IS_ITEM}"
 
 
 def _replay_of(command: str | None) -> str | None:
@@ -242,7 +269,8 @@ def _where(wanted: RunFilter) -> tuple[str, tuple[object, ...]]:
     ]
     if wanted.status is not None:
         # Which of those that say they run have been interrupted, the file cannot tell.
-        limits.append(("status IN (?, 'running')", _bindable(wanted.status)))
+        or_items = " OR failed_items > 0" if wanted.status == "failed" else ""
+        limits.append((f"(status IN (?, 'running'){or_items})", _bindable(wanted.status)))
     given = [(text, value) for text, value in limits if value is not None]
     condition = " AND ".join(text for text, _ in given)
     return (f"WHERE {condition}" if given else ""), tuple(value for _, value in given)

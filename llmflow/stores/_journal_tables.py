@@ -6,11 +6,15 @@ what is said for people and for tools such as Datasette; SQLite does not enforce
 
 from __future__ import annotations
 
-__all__ = ["IS_REPLAY", "JOURNAL_SCHEMA", "SINCE_VERSION_2"]
+__all__ = ["IS_ITEM", "IS_REPLAY", "JOURNAL_SCHEMA", "SINCE_VERSION_2"]
 
 IS_REPLAY = "substr(command, 1, 9) = '{\"replay\"'"
 """Which runs are replays of others; so written, an index has them."""
 _REPLAYS = f"CREATE INDEX IF NOT EXISTS runs_of_replays ON runs (run_id) WHERE {IS_REPLAY}"
+
+IS_ITEM = "instr(substr(key, instr(key, ']')), '/') = 0"
+"""Which nodes of the run of a map are its items, and not inside of one."""
+_FAILURES = "CREATE INDEX IF NOT EXISTS nodes_failed ON nodes (run_id, status) WHERE status = 'failed'"
 
 _LOST = "(attempts.outcome = 'uncertain' OR attempts.outcome IS NULL)"
 _BILLED = f"attempts.kind = 'attempt' AND (attempts.sent OR {_LOST})"
@@ -75,6 +79,7 @@ JOURNAL_SCHEMA = (
         message TEXT,
         PRIMARY KEY (run_id, key)
     ) WITHOUT ROWID""",
+    _FAILURES,
     """CREATE TABLE IF NOT EXISTS calls (
         call_id TEXT PRIMARY KEY NOT NULL,
         run_id TEXT NOT NULL REFERENCES runs (run_id),
@@ -155,5 +160,6 @@ SINCE_VERSION_2 = (
     "ALTER TABLE attempts ADD COLUMN sent INTEGER NOT NULL DEFAULT 1",
     _RUN_COSTS,
     _REPLAYS,
+    _FAILURES,
 )
 """What a journal of version 2 lacks; a new column comes last, where it stands in a new file too."""

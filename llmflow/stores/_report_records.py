@@ -69,6 +69,8 @@ class RunSummary:
         unended: Calls that have sent a request and have no end: they are still at it, or their process died.
         requests: Physical requests, those in flight included.
         resumed: How often it was taken up again.
+        failed_items: Of a map: how many of its items failed. It may be `ok` all the same, when it collects them.
+        items: How many there are, None unless some of them failed.
         replay_of: The run, or the step, whose recorded answers it played again; None for what is no replay.
     """
 
@@ -85,6 +87,8 @@ class RunSummary:
     tags: str | None
     resumed: int
     replay_of: str | None
+    failed_items: int
+    items: int | None
     calls: int
     unended: int
     requests: int

@@ -111,7 +111,9 @@ def test_notes_are_about_what_is_not_known():
 
 def test_unknown_money_is_null():
     """Zero only where nothing was to be paid."""
-    assert (None, None) == tuple(plain_spend(Spend(unpriced=1, unbounded=1))[name] for name in ("cost_usd", "cost_most_usd"))
+    assert (None, None) == tuple(
+        plain_spend(Spend(unpriced=1, unbounded=1))[name] for name in ("cost_usd", "cost_most_usd")
+    )
     assert ("0", "0") == tuple(plain_spend(Spend())[name] for name in ("cost_usd", "cost_most_usd"))
     assert "0.000000005" == plain_spend(Spend(known_nano=5, unpriced=1))["cost_usd"]
 

@@ -126,12 +126,14 @@ def test_runs_lists_the_latest_first(llmflow, journal):
     assert ["running", "unknown"] == [rows[1][2], rows[1][-1]]
     assert ["interrupted", ">", "$0.00011"] == [rows[2][2], *rows[2][-2:]]
     assert ["200", "$0.0194"] == rows[3][-2:]
+    assert "ok, 4 of 200 items failed" in " ".join(rows[3])
 
 
 def test_runs_are_filtered(llmflow, journal):
     """By target, status, tenant and time."""
     assert ["mailbox"] == [row[0] for row in table(llmflow("runs", "--target", "triage").out)[1:]]
     assert ["died"] == [row[0] for row in table(llmflow("runs", "--status", "interrupted").out)[1:]]
+    assert ["mailbox", "order-42"] == [row[0] for row in table(llmflow("runs", "--status", "failed").out)[1:]]
     assert ["order-41"] == [row[0] for row in table(llmflow("runs", "--tenant", "acme").out)[1:]]
     assert ["alive", "died"] == [row[0] for row in table(llmflow("runs", "--since", "90m").out)[1:]]
     assert ["order-41"] == [row[0] for row in table(llmflow("runs", "--until", "36h").out)[1:]]
@@ -182,6 +184,8 @@ def test_runs_as_json(llmflow, journal):
         runs["alive"][name] for name in ("cost_usd", "cost_most_usd", "unpriced", "in_flight")
     )
     assert ("0.00011", "0.00161", 2) == tuple(runs["died"][name] for name in ("cost_usd", "cost_most_usd", "uncertain"))
+    assert ("ok", 4, 200) == tuple(runs["mailbox"][name] for name in ("status", "failed_items", "items"))
+    assert (0, None) == (runs["order-42"]["failed_items"], runs["order-42"]["items"])
     assert ({"team": "support"}, "acme") == (runs["order-41"]["tags"], runs["order-41"]["tenant"])
 
 

@@ -72,6 +72,7 @@ def test_a_map_is_summed_up(llmflow, journal):
     out = llmflow("show", "mailbox").out
     tree = out[out.index("node ") :].split("\n\n")[0].splitlines()
 
+    assert out.startswith("triage  ok, 4 of 200 items failed  mailbox\n")
     assert "triage, 200 items" in tree[1]
     assert "4 failed" in tree[1]
     assert 3 + 4 == sum("triage[" in line for line in tree)

@@ -43,6 +43,7 @@ class Rows:
         made = cls(path, version=2)
         made.connection.execute("DROP VIEW run_costs")
         made.connection.execute("DROP INDEX runs_of_replays")
+        made.connection.execute("DROP INDEX nodes_failed")
         for column in ("reserved_tokens", "sent"):
             made.connection.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
         made.connection.execute("CREATE VIEW run_costs AS SELECT run_id, sum(cost_nano) AS cost_usd FROM attempts")

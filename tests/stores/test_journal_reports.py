@@ -11,7 +11,7 @@ import pytest
 
 from llmflow.stores._database import VERSION, Database, NotOurs, close
 from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Reports, RunFilter, open_reports
-from llmflow.stores._journal_tables import IS_REPLAY
+from llmflow.stores._journal_tables import IS_ITEM, IS_REPLAY
 from llmflow.stores._report_groups import Percentiles, Window
 from llmflow.stores._report_records import AttemptRecord, Spend
 
@@ -187,7 +187,9 @@ def test_runs_come_latest_first(reports):
     ("wanted", "found"),
     [
         (RunFilter(target="triage"), ["mailbox"]),
-        (RunFilter(status="failed"), ["order-42"]),
+        (RunFilter(status="failed"), ["mailbox", "order-42"]),
+        (RunFilter(status="failed", target="support"), ["order-42"]),
+        (RunFilter(status="ok"), ["mailbox", "order-41"]),
         (RunFilter(status="running"), ["alive"]),
         (RunFilter(status="interrupted"), ["died"]),
         (RunFilter(tenant="acme"), ["order-41"]),
@@ -201,6 +203,40 @@ def test_runs_come_latest_first(reports):
 def test_runs_are_filtered(reports, wanted, found):
     """All conditions hold together; `interrupted` is what says it runs and has no process any more."""
     assert found == [one.run_id for one in reports.runs(wanted)]
+
+
+def test_items_that_failed_are_counted(reports):
+    """Of maps, whose own status need not be that one of them did; a step of a flow that failed is no item."""
+    found = {one.run_id: (one.status, one.failed_items, one.items) for one in reports.runs()}
+
+    assert ("ok", 4, 200) == found["mailbox"]
+    assert ("failed", 0, None) == found["order-42"]
+
+
+def test_what_is_inside_an_item_is_no_item():
+    """Items of a map of flows have nodes of their own, of which a fallback may make good what failed."""
+    rows = Rows()
+    rows.run("r", NOW, kind="map")
+    for key, status in (
+        ("f[a]", "ok"), ("f[a]/draft", "failed"), ("f[a]/m[x]", "failed"), ("f[a]#2", "failed"), ("f[a]#2/draft", "failed"),
+        ("f[b]", "failed"), ("f[c/d]", "cancelled"),
+    ):  # fmt: skip
+        rows.node("r", key, NOW, status=status)
+    (one,) = Reports(rows.connection, NOW).runs()
+
+    assert (2, 4) == (one.failed_items, one.items)
+    rows.close()
+
+
+def test_items_that_failed_are_found_without_reading_all():
+    """Which hold what customers wrote."""
+    rows = Rows()
+    plan = rows.connection.execute(
+        f"EXPLAIN QUERY PLAN SELECT count(*) FROM nodes WHERE run_id = 'r' AND status = 'failed' AND {IS_ITEM}"
+    ).fetchall()
+
+    assert "nodes_failed" in plan[0][-1]
+    rows.close()
 
 
 def test_so_many_runs_and_no_more(reports):
