@@ -50,7 +50,7 @@ def runs(
         typer.Option(
             "--status",
             metavar="STATUS",
-            help="Only runs that are running, ok, failed, cancelled or interrupted.",
+            help="Only runs that are running, ok, failed (maps of which an item did, too), cancelled or interrupted.",
             show_default=False,
         ),
     ] = None,

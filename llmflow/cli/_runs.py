@@ -11,13 +11,13 @@ from rich.text import Text
 from llmflow.cli._journal_file import reports
 from llmflow.cli._moments import moment, window
 from llmflow.cli._printable import printable
-from llmflow.cli._report import seconds
+from llmflow.cli._report import count, seconds
 from llmflow.cli._spend import plain_spend, plain_usd, short
 from llmflow.cli._terminal import out_console, say, table, write_json
 from llmflow.stores._journal_reports import RunFilter
 from llmflow.stores._report_records import RunSummary
 
-__all__ = ["STATUS_STYLES", "parsed", "plain_run", "show_runs"]
+__all__ = ["STATUS_STYLES", "parsed", "plain_run", "show_runs", "status_of"]
 
 STATUS_STYLES = {
     "ok": "green",
@@ -57,8 +57,8 @@ def show_runs(
     for one in runs:
         listed.add_row(
             printable(one.run_id),
-            printable(one.target),
-            Text(one.status, style=STATUS_STYLES.get(one.status, "")),
+            printable(one.target) + ("" if one.replay_of is None else " (replay)"),
+            status_of(one),
             moment(one.started, now),
             seconds(one.latency_s),
             f"{one.calls:,}",
@@ -67,6 +67,14 @@ def show_runs(
     out_console().print(listed)
     if more:
         say(f"the latest {limit:,}; --limit {limit * 5} shows more", "dim")
+
+
+def status_of(run: RunSummary, style: str = "") -> Text:
+    """Return the status of a run, and how many items of a map failed: it may be ok all the same."""
+    said = Text(run.status, style=f"{style} {STATUS_STYLES.get(run.status, '')}".strip())
+    if run.failed_items:
+        said.append(f", {run.failed_items:,} of {count(run.items or 0, 'item')} failed", style=STATUS_STYLES["failed"])
+    return said
 
 
 def plain_run(run: RunSummary) -> dict[str, Any]:

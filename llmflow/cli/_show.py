@@ -14,7 +14,7 @@ from llmflow.cli._journal_file import reports
 from llmflow.cli._moments import day_and_time, moment
 from llmflow.cli._printable import printable
 from llmflow.cli._report import count, seconds, tokens
-from llmflow.cli._runs import STATUS_STYLES, parsed, plain_run
+from llmflow.cli._runs import parsed, plain_run, status_of
 from llmflow.cli._show_lines import WIDE, laid_out
 from llmflow.cli._show_tree import branches_in, tree_lines
 from llmflow.cli._spend import plain_usd, range_of, spend_notes
@@ -45,7 +45,7 @@ def show_run(name: str, *, content: bool, as_json: bool) -> None:
             return
         console = out_console()
         tree = tree_of(run, content=content)
-        for line in _head(run.summary, run.prompts(), found.now):
+        for line in _head(run, found.now):
             console.print(line)
         if tree:
             console.print()
@@ -61,27 +61,33 @@ def show_run(name: str, *, content: bool, as_json: bool) -> None:
 # -- the head ----------------------------------------------------------------------------------------------------------
 
 
-def _head(run: RunSummary, prompts: Sequence[PromptUse], now: float) -> Iterator[Text]:
+def _head(found: RunReport, now: float) -> Iterator[Text]:
     """Yield what there is to say of the run as a whole."""
-    status = (run.status, f"bold {STATUS_STYLES.get(run.status, '')}")
-    yield Text.assemble((printable(run.target), "bold"), "  ", status, "  ", (printable(run.run_id), "dim"))
-    for name, said, style in _facts(run, prompts, now):
+    run = found.summary
+    yield Text.assemble(
+        (printable(run.target), "bold"), "  ", status_of(run, "bold"), "  ", (printable(run.run_id), "dim")
+    )
+    worked_s = found.worked_s() if run.resumed else None
+    for name, said, style in _facts(run, found.prompts(), now, worked_s):
         yield Text.assemble((f"  {name:<9}", "dim"), (said, style))
 
 
-def _facts(run: RunSummary, prompts: Sequence[PromptUse], now: float) -> Iterator[tuple[str, str, str]]:
+def _facts(
+    run: RunSummary, prompts: Sequence[PromptUse], now: float, worked_s: float | None
+) -> Iterator[tuple[str, str, str]]:
     ago = moment(run.started, now)
     began = day_and_time(run.started) + (f", {ago}" if ago.endswith("ago") else "")
     yield "started", began + (f", taken up again {count(run.resumed, 'time')}" if run.resumed else ""), ""
-    last = ", the last time" if run.resumed and run.latency_s is not None else ""  # not the night in between
-    yield "took", seconds(run.latency_s) + last, ""
-    yield "calls", f"{count(run.calls, 'call')}, {count(run.requests, 'request')}{_tokens(run)}", ""
+    if run.replay_of is not None:
+        yield "replay", f"of {printable(run.replay_of)}", ""
+    yield "took", seconds(run.latency_s) + _of_all_times(run, worked_s), ""
+    yield "calls", f"{_calls(run)}, {count(run.requests, 'request')}{_tokens(run)}", ""
     yield "cost", range_of(run.spend), ""
     if run.saved_nano:
         yield "saved", money(dollars(run.saved_nano)), ""
     for place, one in enumerate(prompts):
         label = f" ({printable(one.label)})" if one.label else ""
-        said = f"{printable(one.step)} {printable(one.prompt_version)}{label}, {count(one.calls, 'call')}"
+        said = f"{printable(one.step)} {printable(one.prompt_version)}{label}, {_calls(one)}"
         yield ("" if place else "prompts"), said, ""
     if run.tenant is not None:
         yield "tenant", printable(run.tenant), ""
@@ -89,6 +95,18 @@ def _facts(run: RunSummary, prompts: Sequence[PromptUse], now: float) -> Iterato
         yield "tags", _tags(run.tags), ""
     if run.error is not None:
         yield "error", printable(run.error) + (f": {printable(run.message)}" if run.message else ""), "red"
+
+
+def _of_all_times(run: RunSummary, worked_s: float | None) -> str:
+    """Say of a run that was taken up again what its nodes took, whenever that was, without the night in between."""
+    last = ", the last time" if run.resumed and run.latency_s is not None else ""
+    if worked_s is None or worked_s <= (run.latency_s or 0.0) or seconds(worked_s) == seconds(run.latency_s):
+        return last
+    return f"{last}; its nodes {seconds(worked_s)}"
+
+
+def _calls(one: RunSummary | PromptUse) -> str:
+    return count(one.calls, "call") + (f" and {one.unended:,} without an end" if one.unended else "")
 
 
 def _tokens(run: RunSummary) -> str:
@@ -108,13 +126,16 @@ def _tags(tags: str) -> str:
 
 
 def _axis(run: RunSummary, tree: Sequence[Branch | Series], now: float, console: Console) -> Axis:
-    """Return the axis of a run: to its end, or to now while it runs; else to the last that is known of it."""
+    """Return the axis of a run: to its end, or to now while it runs; else to the last that is known of it.
+
+    One that was taken up again may have ended long after the last of its nodes, with nothing more to do.
+    """
     started = min(run.started, *(one.started for one in tree))
     ends = [one.ended for one in tree if one.ended is not None]
     ends += [one.ended or one.started for one in branches_in(tree)]
     if run.status == "running":
         ends.append(now)
-    elif run.finished is not None:
+    elif run.finished is not None and not run.resumed:
         ends.append(run.finished)
     plain = not console.is_terminal or os.environ.get("TERM") == "dumb"
     return Axis(started, max(ends), _CELLS if console.width >= WIDE else _FEW_CELLS, plain=plain)

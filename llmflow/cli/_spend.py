@@ -16,8 +16,7 @@ __all__ = ["plain_spend", "plain_usd", "range_of", "short", "spend_notes", "toke
 def short(spend: Spend) -> str:
     """Return what was spent, for a column: `> $0.01` when it may be more, `< $0.01` when it may have been nothing."""
     if spend.known_nano:
-        more = spend.unpriced or spend.open_nano or spend.unbounded
-        return f"> {money(spend.known_usd)}" if more else money(spend.known_usd)
+        return f"> {money(spend.known_usd)}" if spend.open_nano or spend.unbounded else money(spend.known_usd)
     if spend.most_usd is None:
         return "unknown"
     return f"< {money(spend.most_usd)}" if spend.most_usd else money(spend.most_usd)
@@ -31,18 +30,24 @@ def range_of(spend: Spend) -> str:
 
 
 def spend_notes(spend: Spend) -> Iterator[str]:
-    """Yield a line for each kind of money that is not known, and so is in no sum."""
-    if spend.unpriced:
-        yield f"{count(spend.unpriced, 'request')} of unknown cost"
-    most = "nobody knows how much more" if spend.unbounded else f"at most {money(usd_of(spend.open_nano))} more"
-    if spend.uncertain:
-        yield f"{count(spend.uncertain, 'request')} cut off when the process died: {_most(spend, most)}"
-    elif spend.in_flight:
-        yield f"{count(spend.in_flight, 'request')} in flight: {most}"
+    """Yield a line about the requests whose cost is not known, and so is in no sum, if there are any."""
+    numbers = (
+        (spend.unpriced, "of unknown cost"),
+        (spend.uncertain, "cut off when the process died"),
+        (spend.in_flight, "in flight"),
+    )
+    (first, what), *more = [one for one in numbers if one[0]] or [(0, "")]
+    if first:
+        kinds = [f"{count(first, 'request')} {what}", *(f"{number:,} {what}" for number, what in more)]
+        yield f"{', '.join(kinds)}: {_most(spend)}"
 
 
-def _most(spend: Spend, most: str) -> str:
-    return f"with {spend.in_flight:,} in flight {most}" if spend.in_flight else most
+def _most(spend: Spend) -> str:
+    bounded = spend.unpriced + spend.uncertain + spend.in_flight - spend.unbounded
+    if not bounded:
+        return "nobody knows how much more"
+    most = f"at most {money(usd_of(spend.open_nano))} more"
+    return f"{bounded:,} of them {most}, nobody knows about {spend.unbounded:,}" if spend.unbounded else most
 
 
 def tokens_of(number: int | None) -> str:

@@ -6,7 +6,29 @@ what is said for people and for tools such as Datasette; SQLite does not enforce
 
 from __future__ import annotations
 
-__all__ = ["JOURNAL_SCHEMA", "SINCE_VERSION_2"]
+__all__ = ["IS_ITEM", "IS_REPLAY", "JOURNAL_SCHEMA", "SINCE_VERSION_2"]
+
+IS_REPLAY = "substr(command, 1, 9) = '{\"replay\"'"
+"""Which runs are replays of others; so written, an index has them."""
+_REPLAYS = f"CREATE INDEX IF NOT EXISTS runs_of_replays ON runs (run_id) WHERE {IS_REPLAY}"
+
+IS_ITEM = "instr(substr(key, instr(key, ']')), '/') = 0"
+"""Which nodes of the run of a map are its items, and not inside of one."""
+_FAILURES = "CREATE INDEX IF NOT EXISTS nodes_failed ON nodes (run_id, status) WHERE status = 'failed'"
+
+_LOST = "(attempts.outcome = 'uncertain' OR attempts.outcome IS NULL)"
+_BILLED = f"attempts.kind = 'attempt' AND (attempts.sent OR {_LOST})"
+_RUN_COSTS = f"""CREATE VIEW IF NOT EXISTS run_costs AS
+    SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
+        count(*) FILTER (WHERE attempts.kind = 'attempt') AS requests,
+        coalesce(sum(attempts.cost_nano) FILTER (WHERE NOT {_LOST}), 0) / 1e9 AS cost_usd,
+        CASE WHEN count(*) FILTER (WHERE {_BILLED} AND attempts.cost_nano IS NULL AND attempts.reserved_nano IS NULL) = 0
+            THEN coalesce(sum(CASE WHEN {_BILLED} THEN coalesce(attempts.cost_nano, attempts.reserved_nano)
+                ELSE attempts.cost_nano END), 0) / 1e9 END AS at_most_usd,
+        count(*) FILTER (WHERE {_BILLED} AND NOT {_LOST} AND attempts.cost_nano IS NULL) AS unpriced,
+        count(*) FILTER (WHERE attempts.outcome = 'uncertain') AS uncertain,
+        count(*) FILTER (WHERE attempts.kind = 'attempt' AND attempts.outcome IS NULL) AS in_flight
+    FROM runs LEFT JOIN attempts ON attempts.run_id = runs.run_id GROUP BY runs.run_id"""
 
 JOURNAL_SCHEMA = (
     """CREATE TABLE IF NOT EXISTS runs (
@@ -14,7 +36,7 @@ JOURNAL_SCHEMA = (
         target TEXT NOT NULL,
         kind TEXT NOT NULL, -- step, task, flow or map
         ref TEXT, -- where the target is: module:name or path.py:name
-        command TEXT, -- JSON: what llmflow run was told; NULL when a program started the run
+        command TEXT, -- JSON: what llmflow run was told, or {"replay": ...}; NULL when a program started the run
         status TEXT NOT NULL, -- running, ok, failed, cancelled; interrupted when its process is gone
         started REAL NOT NULL,
         finished REAL,
@@ -36,6 +58,7 @@ JOURNAL_SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS runs_by_start ON runs (started)",
     "CREATE INDEX IF NOT EXISTS runs_in_work ON runs (owner, lease) WHERE status = 'running'",
+    _REPLAYS,
     """CREATE TABLE IF NOT EXISTS nodes (
         run_id TEXT NOT NULL REFERENCES runs (run_id),
         key TEXT NOT NULL, -- its place in the run: support/triage, support/draft[4f21c09ab3d1]
@@ -56,6 +79,7 @@ JOURNAL_SCHEMA = (
         message TEXT,
         PRIMARY KEY (run_id, key)
     ) WITHOUT ROWID""",
+    _FAILURES,
     """CREATE TABLE IF NOT EXISTS calls (
         call_id TEXT PRIMARY KEY NOT NULL,
         run_id TEXT NOT NULL REFERENCES runs (run_id),
@@ -99,7 +123,7 @@ JOURNAL_SCHEMA = (
         cache_write_tokens INTEGER,
         output_tokens INTEGER,
         reasoning_tokens INTEGER,
-        cost_nano INTEGER,
+        cost_nano INTEGER, -- of an uncertain request what was reserved: it is charged with the worst case
         reserved_nano INTEGER, -- the worst case, reckoned before it was sent
         saved_nano INTEGER,
         first_token_s REAL,
@@ -127,16 +151,15 @@ JOURNAL_SCHEMA = (
         nodes TEXT NOT NULL, -- JSON: kind and predecessors of each node, by key
         first_seen REAL NOT NULL
     ) WITHOUT ROWID""",
-    """CREATE VIEW IF NOT EXISTS run_costs AS
-        SELECT runs.run_id, runs.target, runs.status, datetime(runs.started, 'unixepoch') AS started_utc,
-            count(attempts.number) FILTER (WHERE attempts.kind = 'attempt') AS requests,
-            coalesce(sum(attempts.cost_nano), 0) / 1e9 AS cost_usd,
-            count(attempts.number) FILTER (WHERE attempts.kind = 'attempt' AND attempts.cost_nano IS NULL) AS unpriced
-        FROM runs LEFT JOIN attempts ON attempts.run_id = runs.run_id GROUP BY runs.run_id""",
+    _RUN_COSTS,
 )
 
 SINCE_VERSION_2 = (
+    "DROP VIEW IF EXISTS run_costs",  # it added up what nobody knows
     "ALTER TABLE attempts ADD COLUMN reserved_tokens INTEGER",
     "ALTER TABLE attempts ADD COLUMN sent INTEGER NOT NULL DEFAULT 1",
+    _RUN_COSTS,
+    _REPLAYS,
+    _FAILURES,
 )
 """What a journal of version 2 lacks; a new column comes last, where it stands in a new file too."""

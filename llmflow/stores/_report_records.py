@@ -24,11 +24,11 @@ class Spend:
 
     Attributes:
         known_nano: Nano-dollars of the requests whose cost is known.
-        unpriced: Requests that ended and whose cost nobody knows.
+        unpriced: Requests that ended and whose cost nobody knows, as no usage came, or they have no price.
         uncertain: Requests that were in flight when their process died; each cost nothing, or what was reserved for it.
         in_flight: Requests that have not ended yet.
-        open_nano: Nano-dollars that the uncertain ones and those in flight cost at most.
-        unbounded: How many of these have no such bound.
+        open_nano: Nano-dollars that all of these cost at most, as far as something was reserved for them.
+        unbounded: For how many of them nothing was.
     """
 
     known_nano: int = 0
@@ -56,7 +56,7 @@ class Spend:
     @property
     def most_usd(self) -> Decimal | None:
         """Dollars that were spent at most, None when that has no bound."""
-        return None if self.unpriced or self.unbounded else dollars(self.known_nano + self.open_nano)
+        return None if self.unbounded else dollars(self.known_nano + self.open_nano)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,12 @@ class RunSummary:
     Attributes:
         status: As recorded; `interrupted` too when it says `running` and its process is gone.
         calls: Calls of steps that have ended.
+        unended: Calls that have sent a request and have no end: they are still at it, or their process died.
         requests: Physical requests, those in flight included.
         resumed: How often it was taken up again.
+        failed_items: Of a map: how many of its items failed. It may be `ok` all the same, when it collects them.
+        items: How many there are, None unless some of them failed.
+        replay_of: The run, or the step, whose recorded answers it played again; None for what is no replay.
     """
 
     run_id: str
@@ -82,7 +86,11 @@ class RunSummary:
     tenant: str | None
     tags: str | None
     resumed: int
+    replay_of: str | None
+    failed_items: int
+    items: int | None
     calls: int
+    unended: int
     requests: int
     input_tokens: int | None
     output_tokens: int | None
@@ -141,6 +149,7 @@ class AttemptRecord:
     Attributes:
         outcome: `ok`, `cancelled`, `cut`, an error class, `uncertain`; None while it is in flight.
         reserved_nano: What it costs at most, reckoned before it was sent.
+        sent: False when it certainly never reached the provider, or was no request.
     """
 
     call_id: str
@@ -161,17 +170,18 @@ class AttemptRecord:
     first_token_s: float | None
     hedge: bool
     prompt_version: str | None
+    sent: bool
 
     @property
     def spend(self) -> Spend:
-        """What it cost."""
-        if self.kind != "attempt":
+        """What it cost: all that was reserved for it at most, where nobody knows."""
+        has_ended = self.outcome not in (None, "uncertain")
+        if has_ended and (self.cost_nano is not None or not self.sent or self.kind != "attempt"):
             return Spend(known_nano=self.cost_nano or 0)
-        if self.outcome is not None and self.outcome != "uncertain":
-            return Spend(known_nano=self.cost_nano or 0, unpriced=int(self.cost_nano is None))
         bound = self.reserved_nano if self.cost_nano is None else self.cost_nano
         return Spend(
-            uncertain=int(self.outcome is not None),
+            unpriced=int(has_ended),
+            uncertain=int(self.outcome == "uncertain"),
             in_flight=int(self.outcome is None),
             open_nano=bound or 0,
             unbounded=int(bound is None),
@@ -180,12 +190,13 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptUse:
-    """A version of a prompt that a run used, and how many of its calls did."""
+    """A version of a prompt that a run used, and how many of its calls did; `calls` and `unended` as in `RunSummary`."""
 
     step: str
     prompt_version: str
     label: str | None
     calls: int
+    unended: int
 
 
 def add_tokens(one: int | None, other: int | None) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
+from llmflow.stores._journal_tables import IS_REPLAY
 from llmflow.stores._report_groups import GroupCost, GroupStats, Percentiles, VersionStats, Window
 from llmflow.stores._report_records import Spend
 
@@ -29,14 +30,18 @@ GROUPS: dict[Group, tuple[str, ...]] = {
 }
 """What the key of a group is made of."""
 
+_NO_REPLAY = f"run_id NOT IN (SELECT run_id FROM runs WHERE {IS_REPLAY})"
+"""They are few, and found once for a pass over all rows."""
+_ANY_REPLAY = f"SELECT 1 FROM runs WHERE {IS_REPLAY} LIMIT 1"
 _LOST = "(outcome = 'uncertain' OR outcome IS NULL)"
+_UNKNOWN = f"({_LOST} OR (kind = 'attempt' AND sent AND cost_nano IS NULL))"
 SPEND = f"""
     coalesce(sum(cost_nano) FILTER (WHERE NOT {_LOST}), 0),
-    count(*) FILTER (WHERE kind = 'attempt' AND NOT {_LOST} AND cost_nano IS NULL),
+    count(*) FILTER (WHERE {_UNKNOWN} AND NOT {_LOST}),
     count(*) FILTER (WHERE outcome = 'uncertain'),
     count(*) FILTER (WHERE outcome IS NULL),
-    coalesce(sum(coalesce(cost_nano, reserved_nano)) FILTER (WHERE {_LOST}), 0),
-    count(*) FILTER (WHERE {_LOST} AND cost_nano IS NULL AND reserved_nano IS NULL)"""
+    coalesce(sum(coalesce(cost_nano, reserved_nano)) FILTER (WHERE {_UNKNOWN}), 0),
+    count(*) FILTER (WHERE {_UNKNOWN} AND cost_nano IS NULL AND reserved_nano IS NULL)"""
 """What a `Spend` is made of, over rows of `attempts`."""
 _TAKEN = f"""
     count(*) FILTER (WHERE kind = 'attempt'),
@@ -60,12 +65,13 @@ def spend_of(row: Row) -> Spend:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A table, which of its columns says when, and which rows of it are meant."""
+    """A table, which of its columns says when, and which rows of it are meant: of replays only if that is said."""
 
     table: Literal["calls", "attempts"]
     time: Literal["finished", "started"]
     window: Window
     step: str | None
+    replays: bool
 
     def columns(self, by: Group) -> str:
         """Return the columns of a group's key."""
@@ -79,16 +85,21 @@ class _Source:
             ("step = ?", self.step),
         ]
         given = [(text, value) for text, value in limits if value is not None]
-        conditions = [*(text for text, _ in given), *more]
+        conditions = [*(text for text, _ in given), *more, *([] if self.replays else [_NO_REPLAY])]
         return (f"WHERE {' AND '.join(conditions)}" if conditions else ""), tuple(value for _, value in given)
 
 
-def _calls(window: Window, step: str | None) -> _Source:
-    return _Source("calls", "finished", window, step)
+def _calls(window: Window, step: str | None, *, replays: bool) -> _Source:
+    return _Source("calls", "finished", window, step, replays)
 
 
-def _attempts(window: Window, step: str | None) -> _Source:
-    return _Source("attempts", "started", window, step)
+def _attempts(window: Window, step: str | None, *, replays: bool) -> _Source:
+    return _Source("attempts", "started", window, step, replays)
+
+
+def _has_none(connection: Any) -> bool:
+    """Whether there are no replays, so that no row need be looked at for them."""
+    return connection.execute(_ANY_REPLAY).fetchone() is None
 
 
 # -- reports -----------------------------------------------------------------------------------------------------------
@@ -96,23 +107,27 @@ def _attempts(window: Window, step: str | None) -> _Source:
 
 def cost(connection: Any, by: Group, window: Window, step: str | None = None) -> list[GroupCost]:
     """Return what each group took, in the order of the days, else the dearest first."""
-    source = _attempts(window, step)
-    found = [_cost(key, row) for key, row in _grouped(connection, source, by, _TAKEN)]
+    found = _costs(connection, _attempts(window, step, replays=True), by)
     if by == "day":
         return sorted(found, key=lambda one: one.key[0] or "")
     return sorted(found, key=lambda one: (-one.spend.known_nano - one.spend.open_nano, _sortable(one.key)))
 
 
 def stats(connection: Any, by: Group, window: Window, step: str | None = None) -> list[GroupStats]:
-    """Return how the calls of each group went, in the order of their keys; by model how its requests went."""
-    tallies = _tallies(connection, by, _calls(window, step))
-    costs = {one.key: one for one in cost(connection, by, window, step)}
+    """Return how the calls of each group went, in the order of their keys; by model how its requests went.
+
+    Replays are left out: what they asked says nothing about the traffic that there is.
+    """
+    replays = _has_none(connection)
+    calls, attempts = _calls(window, step, replays=replays), _attempts(window, step, replays=replays)
+    tallies = _tallies(connection, by, calls)
+    costs = {one.key: one for one in _costs(connection, attempts, by)}
     if by == "model":
-        errors, latencies = _of_requests(connection, _attempts(window, step))
+        errors, latencies = _of_requests(connection, attempts)
     else:
         errors = {key: dict(tally.errors) for key, tally in tallies.items()}
         counts = {key: tally.calls for key, tally in tallies.items()}
-        latencies = _percentiles(connection, by, _calls(window, step), counts)
+        latencies = _percentiles(connection, by, calls, counts)
     return [
         tallies.get(key, _Tally()).stats(
             costs.get(key, GroupCost(key=key)), errors.get(key, {}), latencies.get(key, Percentiles())
@@ -124,7 +139,7 @@ def stats(connection: Any, by: Group, window: Window, step: str | None = None) -
 def versions(connection: Any, step: str, window: Window) -> list[VersionStats]:
     """Return how each version of a step's prompt went, the latest first; those that were never called too."""
     groups = {one.key[1]: one for one in stats(connection, "prompt", window, step)}
-    condition, values = _calls(window, step).where()
+    condition, values = _calls(window, step, replays=_has_none(connection)).where()
     seen = {
         version: (first, last)
         for version, first, last in connection.execute(
@@ -166,6 +181,10 @@ def _grouped(connection: Any, source: _Source, by: Group, sums: str) -> Iterator
     query = f"SELECT {columns}, {sums} FROM {source.table} {condition} GROUP BY {columns}"
     for row in connection.execute(query, values):
         yield row[:width], row[width:]
+
+
+def _costs(connection: Any, source: _Source, by: Group) -> list[GroupCost]:
+    return [_cost(key, row) for key, row in _grouped(connection, source, by, _TAKEN)]
 
 
 def _cost(key: Key, row: Row) -> GroupCost:

@@ -9,7 +9,7 @@ from typing import Any
 from llmflow.records import quick
 from llmflow.stores._report_records import AttemptRecord, CallRecord, NodeRecord, PromptUse, RunSummary
 
-__all__ = ["RunReport"]
+__all__ = ["UNENDED", "RunReport"]
 
 
 class RunReport:
@@ -40,11 +40,22 @@ class RunReport:
 
     def prompts(self) -> list[PromptUse]:
         """Return which versions of which prompts it used."""
-        found = self._connection.execute(_PROMPTS, (self.summary.run_id,))
+        found = self._connection.execute(_PROMPTS, {"run": self.summary.run_id})
         return [
-            PromptUse(step=step, prompt_version=version, label=label, calls=calls)
-            for step, version, label, calls in found
+            PromptUse(step=step, prompt_version=version, label=label, calls=calls, unended=unended)
+            for step, version, label, calls, unended in found
         ]
+
+    def worked_s(self) -> float | None:
+        """Return for how many seconds one of its nodes or more were at work, None when there are none."""
+        spans = self._connection.execute(
+            "SELECT started, started + latency_s FROM nodes WHERE run_id = ? ORDER BY started", (self.summary.run_id,)
+        )
+        worked, until = None, float("-inf")
+        for started, ended in spans:
+            worked = (worked or 0.0) + max(0.0, ended - max(started, until))
+            until = max(until, ended)
+        return worked
 
     def content(self) -> tuple[str | None, str | None]:
         """Return the inputs and the output of the run itself as JSON, None where they are not stored."""
@@ -65,14 +76,20 @@ class RunReport:
 
 _NODE = {"node": "key"}
 _CALL = {"node": "coalesce(node, step)"}
-_FLAGS = frozenset({"repaired", "cached", "hedge"})
+_FLAGS = frozenset({"repaired", "cached", "hedge", "sent"})
 _ORDER = {
     "nodes": "key",
     "calls": "coalesce(node, step), finished, call_id",
     "attempts": "coalesce(node, step), started, call_id, number",
 }
-_PROMPTS = """
-    SELECT a.step, a.prompt_version, coalesce(max(c.label), max(p.label)), count(DISTINCT a.call_id)
-    FROM attempts a LEFT JOIN calls c ON c.call_id = a.call_id
-        LEFT JOIN prompts p ON p.step = a.step AND p.version = a.prompt_version
-    WHERE a.run_id = ? AND a.prompt_version IS NOT NULL GROUP BY 1, 2 ORDER BY min(a.started), 1, 2"""
+UNENDED = """
+    SELECT step, prompt_version, min(started) AS started FROM attempts
+    WHERE run_id = ? AND NOT EXISTS (SELECT 1 FROM calls WHERE calls.call_id = attempts.call_id) GROUP BY call_id"""
+"""The calls of a run that have no end."""
+_PROMPTS = f"""
+    SELECT used.step, used.prompt_version, coalesce(max(used.label), max(prompts.label)), sum(has_ended), sum(NOT has_ended)
+    FROM (
+        SELECT step, prompt_version, label, finished - latency_s AS started, 1 AS has_ended FROM calls WHERE run_id = :run
+        UNION ALL SELECT step, prompt_version, NULL, started, 0 FROM ({UNENDED.replace("?", ":run")})
+    ) used LEFT JOIN prompts ON prompts.step = used.step AND prompts.version = used.prompt_version
+    WHERE used.prompt_version IS NOT NULL GROUP BY 1, 2 ORDER BY min(used.started), 1, 2"""

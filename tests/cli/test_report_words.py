@@ -78,13 +78,16 @@ def test_a_day_with_its_time_zone():
     [
         (Spend(), "$0.00", "$0.00"),
         (Spend(known_nano=31_200_000), "$0.0312", "$0.0312"),
-        (Spend(known_nano=31_200_000, unpriced=1), "> $0.0312", "> $0.0312"),
+        (Spend(known_nano=31_200_000, unpriced=1, unbounded=1), "> $0.0312", "> $0.0312"),
+        (Spend(known_nano=31_200_000, unpriced=1, open_nano=3_800_000), "> $0.0312", "$0.0312 to $0.0350"),
+        (Spend(known_nano=31_200_000, unpriced=1), "$0.0312", "$0.0312"),
+        (Spend(unpriced=1, open_nano=3_800_000), "< $0.0038", "$0.00 to $0.0038"),
         (Spend(known_nano=31_200_000, uncertain=1, open_nano=3_800_000), "> $0.0312", "$0.0312 to $0.0350"),
         (Spend(known_nano=31_200_000, uncertain=1, unbounded=1), "> $0.0312", "> $0.0312"),
-        (Spend(unpriced=1), "unknown", "unknown"),
+        (Spend(unpriced=1, unbounded=1), "unknown", "unknown"),
         (Spend(in_flight=1, open_nano=3_800_000), "< $0.0038", "$0.00 to $0.0038"),
         (Spend(in_flight=1, unbounded=1), "unknown", "unknown"),
-        (Spend(known_nano=1, unpriced=1, open_nano=1), "> $0.0000000010", "> $0.0000000010"),
+        (Spend(known_nano=1, unpriced=2, open_nano=1, unbounded=1), "> $0.0000000010", "> $0.0000000010"),
     ],
 )
 def test_money_in_words(spend, column, whole):
@@ -95,14 +98,22 @@ def test_money_in_words(spend, column, whole):
 def test_notes_are_about_what_is_not_known():
     """None when all is."""
     assert [] == list(spend_notes(Spend(known_nano=5)))
-    assert ["2 requests of unknown cost", "1 request in flight: at most $1.00 more"] == list(
-        spend_notes(Spend(unpriced=2, in_flight=1, open_nano=10**9))
+    assert ["2 requests of unknown cost: nobody knows how much more"] == list(
+        spend_notes(Spend(unpriced=2, unbounded=2))
+    )
+    assert ["1 request cut off when the process died, 1 in flight: at most $1.00 more"] == list(
+        spend_notes(Spend(uncertain=1, in_flight=1, open_nano=10**9))
+    )
+    assert ["2 requests of unknown cost, 1 in flight: 1 of them at most $1.00 more, nobody knows about 2"] == list(
+        spend_notes(Spend(unpriced=2, in_flight=1, open_nano=10**9, unbounded=2))
     )
 
 
 def test_unknown_money_is_null():
     """Zero only where nothing was to be paid."""
-    assert (None, None) == tuple(plain_spend(Spend(unpriced=1))[name] for name in ("cost_usd", "cost_most_usd"))
+    assert (None, None) == tuple(
+        plain_spend(Spend(unpriced=1, unbounded=1))[name] for name in ("cost_usd", "cost_most_usd")
+    )
     assert ("0", "0") == tuple(plain_spend(Spend())[name] for name in ("cost_usd", "cost_most_usd"))
     assert "0.000000005" == plain_spend(Spend(known_nano=5, unpriced=1))["cost_usd"]
 

@@ -129,15 +129,33 @@ def test_runs_lists_the_latest_first(llmflow, journal):
     assert ["running", "unknown"] == [rows[1][2], rows[1][-1]]
     assert ["interrupted", ">", "$0.00011"] == [rows[2][2], *rows[2][-2:]]
     assert ["200", "$0.0194"] == rows[3][-2:]
+    assert "ok, 4 of 200 items failed" in " ".join(rows[3])
 
 
 def test_runs_are_filtered(llmflow, journal):
     """By target, status, tenant and time."""
     assert ["mailbox"] == [row[0] for row in table(llmflow("runs", "--target", "triage").out)[1:]]
     assert ["died"] == [row[0] for row in table(llmflow("runs", "--status", "interrupted").out)[1:]]
+    assert ["mailbox", "order-42"] == [row[0] for row in table(llmflow("runs", "--status", "failed").out)[1:]]
     assert ["order-41"] == [row[0] for row in table(llmflow("runs", "--tenant", "acme").out)[1:]]
     assert ["alive", "died"] == [row[0] for row in table(llmflow("runs", "--since", "90m").out)[1:]]
     assert ["order-41"] == [row[0] for row in table(llmflow("runs", "--until", "36h").out)[1:]]
+
+
+def test_runs_marks_replays(llmflow, home):
+    """In the table and in JSON; `show` says of what, and `show last` does not mean one."""
+    (home / ".llmflow").mkdir()
+    rows = Rows(home / ".llmflow" / "llmflow.db")
+    rows.run("asked", 1000.0)
+    rows.run("again", 2000.0, command='{"replay": "asked", "step": null}')
+    rows.close()
+
+    assert [["again", "support", "(replay)", "ok"], ["asked", "support", "ok"]] == [
+        row[: 4 - place] for place, row in enumerate(table(llmflow("runs").out)[1:])
+    ]
+    assert ["asked", None] == [one["replay_of"] for one in json.loads(llmflow("runs", "--json").out)["runs"]]
+    assert "  replay   of asked\n" in llmflow("show", "again").out
+    assert llmflow("show", "last").out.startswith("support  ok  asked\n")
 
 
 def test_runs_says_when_there_are_more(llmflow, journal):
@@ -169,6 +187,8 @@ def test_runs_as_json(llmflow, journal):
         runs["alive"][name] for name in ("cost_usd", "cost_most_usd", "unpriced", "in_flight")
     )
     assert ("0.00011", "0.00161", 2) == tuple(runs["died"][name] for name in ("cost_usd", "cost_most_usd", "uncertain"))
+    assert ("ok", 4, 200) == tuple(runs["mailbox"][name] for name in ("status", "failed_items", "items"))
+    assert (0, None) == (runs["order-42"]["failed_items"], runs["order-42"]["items"])
     assert ({"team": "support"}, "acme") == (runs["order-41"]["tags"], runs["order-41"]["tenant"])
 
 
@@ -183,8 +203,10 @@ def test_stats_counts_by_step(llmflow, journal):
     assert ["step", "calls", "valid", "failed", "re-asks", "repaired", "p50", "p95", "p99"] == rows[0][:9]
     assert ["triage", "204", "98.0", "%", "4", "1", "1"] == rows[2][:7]
     assert "  5 ProviderUnavailable: draft 1, triage 4" == ran.out.splitlines()[-1]
-    assert "1 request of unknown cost\n" in ran.err
-    assert "2 requests cut off when the process died: with 1 in flight at most $0.0022 more\n" in ran.err
+    assert (
+        "1 request of unknown cost, 2 cut off when the process died, 1 in flight: 3 of them at most $0.0022 more,"
+        " nobody knows about 1\n"
+    ) in ran.err
     assert "everything since " in ran.err
 
 

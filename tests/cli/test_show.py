@@ -72,6 +72,7 @@ def test_a_map_is_summed_up(llmflow, journal):
     out = llmflow("show", "mailbox").out
     tree = out[out.index("node ") :].split("\n\n")[0].splitlines()
 
+    assert out.startswith("triage  ok, 4 of 200 items failed  mailbox\n")
     assert "triage, 200 items" in tree[1]
     assert "4 failed" in tree[1]
     assert 3 + 4 == sum("triage[" in line for line in tree)
@@ -96,10 +97,25 @@ def test_what_is_uncertain_is_a_range(llmflow, journal):
     ran = llmflow("show", "died")
 
     assert "support  interrupted  died\n" in ran.out
+    assert "  calls    1 call and 1 without an end, 3 requests" in ran.out
+    assert "draft 0d0d0d0d0d0d, 0 calls and 1 without an end\n" in ran.out
     assert "  cost     $0.00011 to $0.0016\n" in ran.out
     assert "#1 uncertain" in ran.out
     assert "< $0.00090" in ran.out
     assert "2 requests cut off when the process died: at most $0.0015 more\n" == ran.err
+
+
+def test_what_was_cancelled_has_a_bound(llmflow, rows):
+    """As what a crash cut off: whoever ended it, what was reserved is the most that it cost."""
+    rows.run("r", 1000.0, status="cancelled")
+    rows.step("r", "support/triage", 1000.0, (PAID, {"outcome": "cancelled", "reserved_nano": 900_000}))
+    ran = llmflow("show", "r")
+
+    assert "  cost     $0.00011 to $0.0010\n" in ran.out
+    assert "1 request of unknown cost: at most $0.00090 more\n" == ran.err
+    assert "> $0.00011\n" in llmflow("runs").out
+    (said,) = json.loads(llmflow("runs", "--json").out)["runs"]
+    assert ("0.00011", "0.00101", 1) == tuple(said[name] for name in ("cost_usd", "cost_most_usd", "unpriced"))
 
 
 def test_a_run_that_runs_is_shown_up_to_now(llmflow, journal):
@@ -109,7 +125,22 @@ def test_a_run_that_runs_is_shown_up_to_now(llmflow, journal):
     assert "support  running  alive\n" in ran.out
     assert "  took     -\n" in ran.out
     assert "#1 in flight" in ran.out
-    assert "1 request in flight: at most $0.00070 more\n" in ran.err
+    assert (
+        "1 request of unknown cost, 1 in flight: 1 of them at most $0.00070 more, nobody knows about 1\n"
+    ) in ran.err
+
+
+def test_a_map_that_had_nothing_more_to_do_is_shown_as_it_ran(llmflow, rows):
+    """Called again with the same id a day later: the axis is that of its items, and what they took is said."""
+    at = time.time() - 2 * 86400
+    rows.run("r", at, target="triage", kind="map", resumed=1, latency_s=0.045, finished=at + 86400)
+    for number, item in enumerate("abcd"):
+        rows.step("r", f"triage[{item}]", at + number, (PAID,))
+    out = llmflow("show", "r").out
+
+    assert "  took     45 ms, the last time; its nodes 4.0 s\n" in out
+    assert "=======.....................  1.0 s" in out
+    assert ".....................=======  1.0 s" in out
 
 
 def test_content_is_shown_when_it_is_asked_for(llmflow, journal):

@@ -37,6 +37,18 @@ class Rows:
         self.connection.execute(f"PRAGMA user_version = {version}")
         self._made = 0
 
+    @classmethod
+    def of_version_2(cls, path: Path | str) -> Rows:
+        """A file that no newer llmflow has written to yet."""
+        made = cls(path, version=2)
+        made.connection.execute("DROP VIEW run_costs")
+        made.connection.execute("DROP INDEX runs_of_replays")
+        made.connection.execute("DROP INDEX nodes_failed")
+        for column in ("reserved_tokens", "sent"):
+            made.connection.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
+        made.connection.execute("CREATE VIEW run_costs AS SELECT run_id, sum(cost_nano) AS cost_usd FROM attempts")
+        return made
+
     def _add(self, table: str, row: dict[str, object]) -> None:
         names, marks = ", ".join(row), ", ".join("?" * len(row))
         self.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", tuple(row.values()))
@@ -166,8 +178,9 @@ def _died(rows: Rows, at: float) -> None:
         "latency_s": None,
         "prompt_version": DRAFT,
     }
-    rows.attempt("died", "lost", at + 1, **{**lost, "reserved_nano": 900_000})
-    rows.attempt("died", "lost", at + 1, **{**lost, "reserved_nano": 600_000, "number": 2, "hedge": 1})
+    for number, most in enumerate((900_000, 600_000), 1):  # as whoever finds the run writes them
+        charged = {"cost_nano": most, "reserved_nano": most, "number": number, "hedge": number - 1}
+        rows.attempt("died", "lost", at + 1, **lost, **charged)
 
 
 def _running(rows: Rows, at: float) -> None:

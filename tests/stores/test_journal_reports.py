@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from llmflow.stores._database import VERSION, NotOurs
+from llmflow.stores._database import VERSION, Database, NotOurs, close
 from llmflow.stores._journal_reports import AmbiguousRun, NoJournal, NoRun, Reports, RunFilter, open_reports
+from llmflow.stores._journal_tables import IS_ITEM, IS_REPLAY
 from llmflow.stores._report_groups import Percentiles, Window
 from llmflow.stores._report_records import AttemptRecord, Spend
 
-from .journal_rows import DAY, HOUR, MINI, NEW, OLD, Rows, fill
+from .journal_rows import DAY, HOUR, MINI, NEW, OLD, PAID, Rows, fill
 
 NOW = datetime(2026, 3, 31, 12, tzinfo=UTC).timestamp()
 
@@ -128,6 +129,48 @@ def test_other_tools_read_it(path):
     plain.close()
 
 
+def test_the_view_adds_up_what_is_known():
+    """What a crash cut off is charged at its worst, and in no sum of what was spent."""
+    rows = Rows()
+    rows.run("r", NOW)
+    for number, row in enumerate(
+        (
+            {"cost_nano": 5},
+            {"outcome": "uncertain", "cost_nano": 60, "reserved_nano": 60},
+            {"outcome": None, "reserved_nano": 700},
+            {"outcome": "cancelled", "reserved_nano": 8000},
+            {"outcome": "Unreachable", "sent": 0},
+            {"kind": "hit", "sent": 0},
+        )
+    ):
+        rows.attempt("r", f"c{number}", NOW, **row)
+    rows.run("none", NOW)
+
+    assert [("none", 0, 0, 0, 0, 0, 0), ("r", 5, 5, 8765, 1, 1, 1)] == rows.connection.execute(
+        "SELECT run_id, requests, cost_usd * 1e9, at_most_usd * 1e9, unpriced, uncertain, in_flight FROM run_costs ORDER BY 1"
+    ).fetchall()
+    rows.attempt("r", "c9", NOW, outcome="cut")
+    assert (5, None, 2) == rows.connection.execute(
+        "SELECT cost_usd * 1e9, at_most_usd, unpriced FROM run_costs WHERE run_id = 'r'"
+    ).fetchone()
+    rows.close()
+
+
+def test_a_file_of_version_2_is_given_the_view(tmp_path):
+    """In the place of the one that it has."""
+    path = tmp_path / "old.db"
+    Rows.of_version_2(path).close()
+    close(Database(path).open_writer())
+    rows = Rows(path)
+    rows.run("r", NOW)
+    rows.attempt("r", "c", NOW, outcome="uncertain", cost_nano=6, reserved_nano=6)
+
+    assert [("r", 0, 6e-9, 1)] == rows.connection.execute(
+        "SELECT run_id, cost_usd, at_most_usd, uncertain FROM run_costs"
+    ).fetchall()
+    rows.close()
+
+
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +187,9 @@ def test_runs_come_latest_first(reports):
     ("wanted", "found"),
     [
         (RunFilter(target="triage"), ["mailbox"]),
-        (RunFilter(status="failed"), ["order-42"]),
+        (RunFilter(status="failed"), ["mailbox", "order-42"]),
+        (RunFilter(status="failed", target="support"), ["order-42"]),
+        (RunFilter(status="ok"), ["mailbox", "order-41"]),
         (RunFilter(status="running"), ["alive"]),
         (RunFilter(status="interrupted"), ["died"]),
         (RunFilter(tenant="acme"), ["order-41"]),
@@ -158,6 +203,40 @@ def test_runs_come_latest_first(reports):
 def test_runs_are_filtered(reports, wanted, found):
     """All conditions hold together; `interrupted` is what says it runs and has no process any more."""
     assert found == [one.run_id for one in reports.runs(wanted)]
+
+
+def test_items_that_failed_are_counted(reports):
+    """Of maps, whose own status need not be that one of them did; a step of a flow that failed is no item."""
+    found = {one.run_id: (one.status, one.failed_items, one.items) for one in reports.runs()}
+
+    assert ("ok", 4, 200) == found["mailbox"]
+    assert ("failed", 0, None) == found["order-42"]
+
+
+def test_what_is_inside_an_item_is_no_item():
+    """Items of a map of flows have nodes of their own, of which a fallback may make good what failed."""
+    rows = Rows()
+    rows.run("r", NOW, kind="map")
+    for key, status in (
+        ("f[a]", "ok"), ("f[a]/draft", "failed"), ("f[a]/m[x]", "failed"), ("f[a]#2", "failed"), ("f[a]#2/draft", "failed"),
+        ("f[b]", "failed"), ("f[c/d]", "cancelled"),
+    ):  # fmt: skip
+        rows.node("r", key, NOW, status=status)
+    (one,) = Reports(rows.connection, NOW).runs()
+
+    assert (2, 4) == (one.failed_items, one.items)
+    rows.close()
+
+
+def test_items_that_failed_are_found_without_reading_all():
+    """Which hold what customers wrote."""
+    rows = Rows()
+    plan = rows.connection.execute(
+        f"EXPLAIN QUERY PLAN SELECT count(*) FROM nodes WHERE run_id = 'r' AND status = 'failed' AND {IS_ITEM}"
+    ).fetchall()
+
+    assert "nodes_failed" in plan[0][-1]
+    rows.close()
 
 
 def test_so_many_runs_and_no_more(reports):
@@ -237,9 +316,46 @@ def test_a_run_has_its_nodes_calls_and_attempts(reports):
     assert '{"message": "I was charged twice"}' == whole[1].inputs
     assert [("draft", False), ("triage", False)] == [(one.step, one.repaired) for one in run.calls()]
     assert [("ok", 1), ("RateLimited", 1), ("ok", 2)] == [(one.outcome, one.number) for one in run.attempts()]
-    assert [("triage", OLD, "production", 1), ("draft", "0d0d0d0d0d0d", None, 1)] == [
-        (one.step, one.prompt_version, one.label, one.calls) for one in run.prompts()
+    assert [("triage", OLD, "production", 1, 0), ("draft", "0d0d0d0d0d0d", None, 1, 0)] == [
+        (one.step, one.prompt_version, one.label, one.calls, one.unended) for one in run.prompts()
     ]
+
+
+def test_calls_without_an_end_are_counted_apart(reports):
+    """They are no rows of `calls`; whatever is counted, prompts add up to the run."""
+    for name in ("died", "alive", "order-41"):
+        run = reports.run(name)
+
+        assert (run.summary.calls, run.summary.unended) == tuple(
+            sum(getattr(one, what) for one in run.prompts()) + (name == "alive" and what == "unended")
+            for what in ("calls", "unended")
+        )
+    died = reports.run("died")
+
+    assert (1, 1) == (died.summary.calls, died.summary.unended)
+    assert [("triage", 1, 0), ("draft", 0, 1)] == [(one.step, one.calls, one.unended) for one in died.prompts()]
+
+
+@pytest.mark.parametrize(
+    ("spans", "worked"),
+    [
+        ((), None),
+        (((0, 2),), 2),
+        (((0, 2), (1, 2)), 3),
+        (((0, 5), (1, 2)), 5),
+        (((0, 2), (1000, 2), (1001, 3)), 6),
+        (((5, 1), (0, 1)), 2),
+    ],
+)
+def test_a_run_was_at_work_while_a_node_was(spans, worked):
+    """What ran beside something else counts once, the night between two tries not at all."""
+    rows = Rows()
+    rows.run("r", NOW)
+    for number, (started, latency) in enumerate(spans):
+        rows.node("r", f"f/n{number}", started, latency_s=latency)
+
+    assert worked == Reports(rows.connection, NOW).run("r").worked_s()
+    rows.close()
 
 
 def test_the_content_of_a_run_is_its_own():
@@ -270,7 +386,7 @@ def test_stats_by_step(reports):
     assert (204, 200, 4, {"ProviderUnavailable": 4}) == (triage.calls, triage.valid, triage.failed, triage.errors)
     assert (1, 1, 20) == (triage.reasks, triage.repaired, triage.cost.hits)
     assert (185, 180) == (triage.cost.requests, sum(one.requests for one in reports.runs(RunFilter(target="triage"))))
-    assert Spend(known_nano=179 * 110_000, unpriced=1) == triage.cost.spend
+    assert Spend(known_nano=179 * 110_000, unpriced=1, unbounded=1) == triage.cost.spend
     assert (19 * 110_000, 1) == (triage.cost.saved_nano, triage.cost.unsaved)
     assert Spend(known_nano=110_000, uncertain=2, in_flight=1, open_nano=2_200_000) == draft.cost.spend
 
@@ -365,6 +481,85 @@ def test_an_empty_journal_has_no_beginning():
     rows.close()
 
 
+def test_a_file_of_version_2_is_read(tmp_path):
+    """Before anybody has written to it: all of its requests count as sent, and nothing is changed."""
+    path = tmp_path / "old.db"
+    rows = Rows.of_version_2(path)
+    rows.run("r", NOW)
+    rows.attempt("r", rows.call("r", NOW), NOW, outcome="cancelled", reserved_nano=7)
+    rows.close()
+    before = path.read_bytes()
+    with open_reports(path) as found:
+        (one,) = found.run("r").attempts()
+        (step,) = found.cost()
+
+        assert (True, Spend(unpriced=1, open_nano=7)) == (one.sent, one.spend)
+        assert (one.spend, one.spend) == (step.spend, found.run("r").summary.spend)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            found._connection.execute("DELETE FROM runs")
+    assert before == path.read_bytes()
+
+
+# -- replays -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def replayed():
+    """A call of a customer, and the same one played again."""
+    rows = Rows()
+    rows.run("asked", NOW, command='{"target": "app.py:triage"}')
+    rows.run("by-program", NOW - 1)
+    rows.run("again", NOW + 1, command='{"replay": "asked", "step": null}')
+    for run in ("asked", "again"):
+        rows.step(run, "triage", NOW, (PAID,), prompt_version=OLD if run == "asked" else NEW)
+    yield Reports(rows.connection, NOW)
+    rows.close()
+
+
+def test_a_run_says_what_it_played_again(replayed):
+    """A replay is a run like others, and told apart from them."""
+    assert [("again", "asked"), ("asked", None), ("by-program", None)] == [
+        (one.run_id, one.replay_of) for one in replayed.runs()
+    ]
+
+
+def test_the_last_run_is_no_replay(replayed):
+    """As for resume and replay; by its id a replay is shown like any other."""
+    assert ["asked", "again"] == [replayed.run(name).summary.run_id for name in ("last", "again")]
+
+
+@pytest.mark.parametrize("by", ["step", "model", "day", "tenant", "prompt"])
+def test_replays_are_paid_and_no_traffic(replayed, by):
+    """Their requests are in `cost`, neither they nor their calls in `stats`."""
+    (one,) = replayed.stats(by)
+
+    assert (1, 1, PAID["cost_nano"]) == (one.calls, one.cost.requests, one.cost.spend.known_nano)
+    assert 2 == sum(each.requests for each in replayed.cost(by))
+
+
+def test_a_version_that_was_only_played_again_was_never_called(replayed):
+    """It stands beside the others for its wording alone, if that was recorded."""
+    assert [OLD] == [one.version for one in replayed.versions_of("triage")]
+
+
+def test_a_replay_that_another_program_wrote():
+    """What it played again is nobody's to know."""
+    rows = Rows()
+    rows.run("r", NOW, command='{"replay"')
+
+    assert "" == Reports(rows.connection, NOW).run("r").summary.replay_of
+    rows.close()
+
+
+def test_replays_are_found_without_reading_all_runs():
+    """Which hold what customers wrote."""
+    rows = Rows()
+    plan = rows.connection.execute(f"EXPLAIN QUERY PLAN SELECT run_id FROM runs WHERE {IS_REPLAY}").fetchall()
+
+    assert "runs_of_replays" in plan[0][-1]
+    rows.close()
+
+
 # -- money -------------------------------------------------------------------------------------------------------------
 
 
@@ -372,7 +567,10 @@ def test_an_empty_journal_has_no_beginning():
     ("row", "spend"),
     [
         ({"outcome": "ok", "cost_nano": 5}, Spend(known_nano=5)),
-        ({"outcome": "ok", "cost_nano": None}, Spend(unpriced=1)),
+        ({"outcome": "ok", "cost_nano": None}, Spend(unpriced=1, unbounded=1)),
+        ({"outcome": "cancelled", "cost_nano": None, "reserved_nano": 7}, Spend(unpriced=1, open_nano=7)),
+        ({"outcome": "cancelled", "cost_nano": 0, "reserved_nano": 7, "sent": 0}, Spend()),
+        ({"outcome": "ProviderUnavailable", "cost_nano": None, "sent": 0}, Spend()),
         ({"outcome": None, "cost_nano": None, "reserved_nano": 7}, Spend(in_flight=1, open_nano=7)),
         ({"outcome": "uncertain", "cost_nano": None, "reserved_nano": 7}, Spend(uncertain=1, open_nano=7)),
         ({"outcome": "uncertain", "cost_nano": 6, "reserved_nano": 7}, Spend(uncertain=1, open_nano=6)),
@@ -399,5 +597,5 @@ def test_what_a_request_cost(row, spend):
 def test_the_most_that_was_spent_is_known_or_not():
     """None as soon as something has no bound."""
     assert "0.000000012" == f"{Spend(known_nano=5, open_nano=7).most_usd:f}"
-    assert None is Spend(unpriced=1).most_usd
+    assert "0.000000012" == f"{Spend(known_nano=5, unpriced=1, open_nano=7).most_usd:f}"
     assert None is Spend(unbounded=1, in_flight=1).most_usd

@@ -30,6 +30,7 @@ ATTEMPTS = st.lists(
         NANO,
         NANO,
         st.none() | st.integers(0, 10**6),
+        st.booleans(),
     )
 )
 
@@ -62,11 +63,11 @@ def test_sums_are_those_of_the_rows(attempts):
     """Every request is in exactly one group, and its money is known, open or counted as unknown: never nothing."""
     rows = Rows()
     rows.run("r", 0.0)
-    for number, (step, started, kind, outcome, cost, reserved, tokens) in enumerate(attempts):
+    for number, (step, started, kind, outcome, cost, reserved, tokens, sent) in enumerate(attempts):
         paid = outcome if kind == "attempt" else "ok"
         rows.attempt(
             "r", f"c{number}", started, step=step, kind=kind, outcome=paid, cost_nano=cost, reserved_nano=reserved,
-            input_tokens=tokens,
+            input_tokens=tokens, sent=sent,
         )  # fmt: skip
     found = Reports(rows.connection, 0.0)
     run = found.run("r")
@@ -81,11 +82,23 @@ def test_sums_are_those_of_the_rows(attempts):
     known = [one[4] for one in requests if one[3] not in (None, "uncertain") and one[4] is not None]
     ended = [one for one in requests if one[3] not in (None, "uncertain")]
 
+    nothing = [one for one in ended if one[4] is None and not one[7]]
+    unknown = [one for one in requests if one[3] in (None, "uncertain") or (one[4] is None and one[7])]
+    most = [one[5] if one[4] is None else one[4] for one in unknown]
+
     assert whole == run.summary.spend
-    assert len(ended) - len(known) == whole.unpriced
+    assert len(ended) - len(known) - len(nothing) == whole.unpriced
     assert len(requests) == len(ended) + whole.uncertain + whole.in_flight
+    assert (sum(one or 0 for one in most), most.count(None)) == (whole.open_nano, whole.unbounded)
+    assert (None in most) == (whole.most_usd is None)
+    assert whole.most_usd is None or whole.known_usd <= whole.most_usd
     assert sum(known) + sum(one[4] or 0 for one in attempts if one[2] != "attempt") == whole.known_nano
     assert whole == sum((one.taken.spend for one in tree_of(run)), Spend())
+    said = rows.connection.execute("SELECT cost_usd, at_most_usd, unpriced, uncertain, in_flight FROM run_costs")
+    usd = whole.known_nano / 1e9
+    most_usd = None if whole.most_usd is None else (whole.known_nano + whole.open_nano) / 1e9
+
+    assert (usd, most_usd, whole.unpriced, whole.uncertain, whole.in_flight) == said.fetchone()
     rows.close()
 
 
