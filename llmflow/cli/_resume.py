@@ -103,7 +103,8 @@ def _recalled(unit: Unit[..., Any], found: RecordedRun, runtime: Runtime) -> Res
             "Name it with --target.",
         )
     claimed = Claim("finished", found.run_id, found, reading_of(runtime))
-    return Recall(runtime.recorder, claimed, found.run_id).run(unit, unit.kind)
+    kind: Any = unit.kind
+    return Recall(runtime.recorder, claimed, found.run_id).run(unit, kind)
 
 
 def _why_not(found: RecordedRun, place: str) -> UsageError | None:

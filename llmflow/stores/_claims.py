@@ -54,7 +54,7 @@ class Claim:
         *,
         is_ours: bool = True,
     ) -> None:
-        self.state = state
+        self.state: Literal["new", "resumed", "finished", "busy"] = state
         self.run = run
         self.is_ours = is_ours
         self._run_id = run_id

@@ -26,6 +26,15 @@ def test_every_command_has_help(llmflow, command):
     assert "--debug" in ran.out or command == "graph"
 
 
+@pytest.mark.parametrize("command", [(), ("cache",), ("prompts",)])
+def test_nothing_asked_for_shows_the_help(llmflow, command):
+    """Of all commands, or of a group of them; nothing is said to be wrong."""
+    ran = llmflow(*command)
+
+    assert "Usage: llmflow" in ran.out + ran.err
+    assert "error" not in ran.err
+
+
 def test_a_wrong_option_suggests_the_right_one(llmflow):
     """Exit code 2."""
     ran = llmflow("run", "program.py:triage", "--concurency", "3")

@@ -10,10 +10,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import llmflow as package
+from llmflow.cli._taking_up import telling_how
 from llmflow.context import runtimes
+from llmflow.errors import JournalUnavailable
+
+PYTHONPATH = str(Path(package.__file__).parents[1])
 
 PROGRAM = """
 from pathlib import Path
@@ -234,6 +241,53 @@ def test_ctrl_c_tells_how_a_run_goes_on(home, options, err):
         said = process.communicate(timeout=30)[1]
 
     assert (130, err) == (process.returncode, said)
+
+
+class Broken:
+    """A journal that cannot be read."""
+
+    def runs(self, name):
+        raise JournalUnavailable(name)
+
+
+@pytest.mark.parametrize("journal", [Broken(), object()])
+def test_a_journal_that_cannot_be_asked_leaves_the_error_as_it_is(journal):
+    """What went wrong is told, not what went wrong with telling it."""
+    with pytest.raises(ValueError, match="as it is") as caught:
+        with telling_how(SimpleNamespace(journal=journal), "keep", "a.py:b", quiet=False):
+            raise ValueError("as it is")
+
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_ctrl_c_in_this_process(llmflow, home, quiet):
+    """As in a process of its own."""
+    (home / "stop.py").write_text(
+        "from llmflow import task\n@task\nasync def stop(x: str) -> str:\n    raise KeyboardInterrupt\n"
+    )
+    ran = llmflow("run", "stop.py:stop", "-i", "x", "--run-id", "keep", *(["-q"] if quiet else []))
+
+    assert (130, "" if quiet else f"interrupted; {GO_ON}\n") == (ran.code, ran.err)
+
+
+def test_a_map_that_a_program_began_is_taken_up_there(llmflow, home):
+    """Only the program has its items; what a command told another run is nothing about them."""
+    (home / "many.py").write_text(
+        "import asyncio, desk\nasync def main():\n    await desk.reply.with_(run_id='m').map(['a'])\nasyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "many.py"], check=True, timeout=60, env={**os.environ, "PYTHONPATH": PYTHONPATH})
+    ran = llmflow("resume", "m", "--target", "desk.py:reply")
+
+    assert (2, True) == (ran.code, "is a map whose items came from a program" in ran.err)
+
+
+def test_a_map_of_what_came_in_by_a_pipe_needs_it_again(llmflow, shell, home):
+    """The command is named."""
+    shell("run", "desk.py:reply", "--map", "-", "--run-id", "m", stdin='"a"\n')
+    ran = llmflow("resume", "m")
+
+    assert (2, True) == (ran.code, "llmflow run desk.py:reply --map - --run-id m" in ran.err)
 
 
 # -- content that is not stored ----------------------------------------------------------------------------------------
