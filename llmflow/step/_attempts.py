@@ -112,12 +112,13 @@ def _announcer(runtime: Any, model: Model, price: Price | None) -> Callable[[Req
     """
     worst_case, recorder = _worst_case(runtime, model, price), runtime.recorder
     is_durable: bool = recorder.is_durable
+    in_memory = hasattr(recorder.journal, "note")  # it hears of requests when they end; of these it has to know before
 
     async def announce(request: Request, number: int) -> None:
         is_node = request.call.node is not None
         event = _started(request, number, *(worst_case(request) if is_durable or is_node else _UNKNOWN))
         runtime.emit(event)
-        if is_node and not is_durable:  # a journal in memory takes note of requests when they end, but for these
+        if is_node and in_memory:
             recorder.journal.write(event)
         if is_node:
             await _on_record(request, number, runtime)

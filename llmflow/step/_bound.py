@@ -79,8 +79,8 @@ class BoundSite:
 
 def shortest_deadline(layers: Iterable[Declared]) -> float:
     """Return how many seconds a call within these policies may take."""
-    deadlines = [one.policy for one in layers if one.band == Band.DEADLINE]
-    return min((float(getattr(one, "seconds", "inf")) for one in deadlines), default=float("inf"))
+    said = [getattr(one.policy, "seconds", None) for one in layers if one.band == Band.DEADLINE]
+    return min((float(one) for one in said if isinstance(one, int | float)), default=float("inf"))
 
 
 class BoundStep:

@@ -122,20 +122,18 @@ class Recording:
 
     async def _claim(self, opened: RunOpened, limit: float) -> Claimed:
         until, pause = self._began + limit, _FIRST_PAUSE
+        why = "could not be begun, as its journal is in use,"
         while (left := until - self._clock.monotonic()) > 0:
             with alarm(left):
                 claimed = await self._journal.claim(opened)
                 if claimed.state != "busy":
                     return claimed
                 if pause == _FIRST_PAUSE:
+                    why = "is being run by somebody else, and was not finished"
                     self._say_busy(claimed)
                 await self._clock.sleep(min(pause, left))
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
-        busy, locked = (
-            "is being run by somebody else, and was not finished",
-            "could not be begun, as its journal is in use,",
-        )
-        msg = f"run {self._run.id!r} {locked if pause == _FIRST_PAUSE else busy} within {limit:g} s"
+        msg = f"run {self._run.id!r} {why} within {limit:g} s"
         raise of_run(self._run.id, DeadlineExceeded(msg))
 
     def _say_busy(self, claimed: Claimed) -> None:

@@ -421,6 +421,10 @@ class _Fed:
         self._feed = feed
 
     @property
+    def limit(self) -> float:
+        return getattr(self._bound, "limit", INFINITE)
+
+    @property
     def versions(self) -> Sequence[str]:
         return getattr(self._bound, "versions", ())
 

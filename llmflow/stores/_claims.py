@@ -95,6 +95,11 @@ class Asked:
         self._lock = threading.Lock()
         self._answered = False
 
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether nobody waits for it any more; asked before it is granted."""
+        return self._answered
+
     def is_answered(self) -> bool:
         """Whether this was asked before: granting and withdrawing both do."""
         with self._lock:
@@ -121,8 +126,9 @@ def claim(connection: Any, run: RunOpened, rows: Rows, now: float, reading: Read
         return Claim("finished", run.run_id, known, reading)
     owner = as_text_or_none(owner)
     is_ours = owner == myself()
-    if known.status == "running" and (mine if is_ours else is_alive(owner, lease, now)):
-        return Claim("busy", run.run_id, known, reading, is_ours=is_ours)
+    # One that runs here is busy also when somebody who had not heard of it for long enough has given it up.
+    if mine or (known.status == "running" and not is_ours and is_alive(owner, lease, now)):
+        return Claim("busy", run.run_id, known, reading, is_ours=mine)
     connection.execute(_TAKE, (myself(), now + LEASE, run.run_id))
     connection.execute(_UNCERTAIN, (run.run_id,))
     return Claim("resumed", run.run_id, known, reading)

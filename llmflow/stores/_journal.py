@@ -179,6 +179,8 @@ class SqliteJournal:
 
     def _claim(self, run: RunOpened, asked: Asked) -> Claim:
         with self._writing:
+            if asked.is_withdrawn:  # while others had the file: then it waits for no lock, and begins nothing
+                return Claim("busy", run.run_id, None, self._connection_for_reading)
             try:
                 writer = self._writer_now()
                 writer.execute("BEGIN IMMEDIATE")

@@ -76,9 +76,13 @@ class MemoryJournal:
 
     def write(self, note: object, /) -> None:
         """Take note of something that belongs to a run with an id."""
-        self._notes.append((self._time(), note, caller.get().tags or None))
-        if type(note) is RunClosed:  # it was opened by being claimed
-            self._in_work.discard(note.run_id)
+        stamped = (self._time(), note, caller.get().tags or None)
+        if type(note) is RunClosed:  # it was opened by being claimed, and may be claimed again right after this
+            with self._lock:
+                self._notes.append(stamped)
+                self._in_work.discard(note.run_id)
+        else:
+            self._notes.append(stamped)
         if len(self._notes) >= _BATCH:
             with self._lock:
                 self._connection()

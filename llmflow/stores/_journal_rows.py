@@ -36,7 +36,7 @@ OPEN = (
 _CLOSE = (
     "UPDATE runs SET status = ?, finished = ?, latency_s = ?, error = ?, message = ?, output = coalesce(?, output),"
     " content = coalesce(?, content), graph = coalesce(?, graph), owner = NULL, lease = NULL"
-    " WHERE run_id = ? AND coalesce(owner, ?) = ?"  # somebody else may have taken it up meanwhile
+    " WHERE run_id = ? AND (owner = ? OR status = 'interrupted')"  # somebody else may have taken it up meanwhile
 )
 _RUN = (
     "INSERT INTO runs (run_id, target, kind, ref, command, started, tenant, tags, graph, input_hash, inputs, content, named,"
@@ -200,8 +200,9 @@ class Rows:
         self._rows.append((_NODE, row))
 
     def _opened(self, _: float, note: RunOpened, tags: Mapping[str, str] | None) -> None:  # noqa: ARG002  # it has its own
+        row = (OPEN, self.opening(note))
         self._opened_at[note.run_id] = len(self._rows)
-        self._rows.append((OPEN, self.opening(note)))
+        self._rows.append(row)
 
     def opening(self, note: RunOpened) -> tuple[Any, ...]:
         """Return the values of `OPEN`."""
@@ -218,7 +219,7 @@ class Rows:
         said = (note.status, note.finished, note.latency_s, note.error, note.message, output)
         content = "redacted" if changed else None
         if (index := self._opened_at.pop(note.run_id, None)) is None:
-            self._rows.append((_CLOSE, (*said, content, note.graph, note.run_id, myself(), myself())))
+            self._rows.append((_CLOSE, (*said, content, note.graph, note.run_id, myself())))
             return
         *named, graph, input_hash, inputs, begun, is_named, _, _ = self._rows[index][1]
         self._rows[index] = (
@@ -318,4 +319,4 @@ def _nano(usd: Decimal | None) -> int | None:
 
 
 def _json(tags: Mapping[str, str] | None) -> str | None:
-    return json.dumps(dict(tags), ensure_ascii=False, sort_keys=True) if tags else None
+    return json.dumps(dict(tags), ensure_ascii=False, sort_keys=True, default=str) if tags else None

@@ -74,6 +74,7 @@ class Writer(Generic[T]):
         self._next: Ticket | None = None
         self._current: Ticket | None = None
         self._thread: threading.Thread | None = None
+        self._attended = False
 
     def add(self, one: T) -> bool:
         """Have something written; False when too much waits already."""
@@ -87,8 +88,10 @@ class Writer(Generic[T]):
 
     def attend(self) -> None:
         """Have the thread there although nothing is to be written, so that it asks `stays`."""
-        if self._thread is None:
-            self._wake()
+        with self._changed:
+            self._attended = True
+            if self._thread is None:
+                self._start()
 
     def _wake(self) -> None:
         with self._changed:
@@ -147,7 +150,8 @@ class Writer(Generic[T]):
     def _leave(self) -> bool:
         """End the thread, unless something came."""
         with self._changed:
-            if self._waiting:
+            if self._waiting or self._attended:
+                self._attended = False
                 return False
             self._thread = None
             self._changed.notify_all()

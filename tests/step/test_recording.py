@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from llmflow import (
     BadRequest,
+    Band,
     Budget,
     BudgetExceeded,
     Cache,
@@ -959,3 +960,48 @@ async def cut_off(unit, model):
         while len(model.requests) == before:
             await anyio.sleep(0.001)
         group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["await", "stream"])
+async def test_a_step_waits_for_its_run_within_its_deadline(url, model, how):
+    """As a flow does: somebody else may never end it."""
+    stuck = scripted(hang())
+
+    @step(stuck)
+    def slow(word: str) -> str:
+        return prompt(word)
+
+    async with Runtime(journal=url), anyio.create_task_group() as group:
+        group.start_soon(slow.with_(run_id="a"), "x")
+        while not stuck.requests:
+            await anyio.sleep(0.001)
+        named = slow.with_(Deadline(0.05), run_id="a")
+        with anyio.fail_after(30), pytest.raises(DeadlineExceeded, match="being run by somebody else"):
+            if how == "await":
+                await named("x")
+            else:
+                async with named.stream("x") as stream:
+                    async for _ in stream:
+                        pass
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("seconds", ["5s", dt.timedelta(seconds=5), None, 5])
+async def test_a_deadline_of_somebody_else_says_its_seconds_as_it_likes(url, model, seconds):
+    """What is no number is none for waiting, and the call runs."""
+
+    class Their:
+        band = Band.DEADLINE
+
+        def __init__(self):
+            self.seconds = seconds
+
+        def wrap(self, proceed, site, /):
+            return proceed
+
+    @step(model, Their())
+    def ask(word: str) -> str:
+        return prompt(word)
+
+    async with Runtime(journal=url):
+        assert "X" == await ask.with_(run_id="a")("x")

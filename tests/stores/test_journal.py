@@ -378,6 +378,21 @@ async def test_what_a_file_cannot_hold_is_close_to_it(journal, path):
     assert [(2**63 - 1, -(2**63 - 1))] == rows(path, "SELECT input_tokens, output_tokens FROM attempts")
 
 
+async def test_tags_that_json_does_not_know(journal, path):
+    """They are written as text, and whatever a note of a run cannot be written for takes no other row with it."""
+    for number, tags in enumerate(({"k": Decimal(1)}, None, {"k": object}, {1: {2}}, {(): 1})):
+        journal.write(opened(f"r{number}", tags=tags, named=False))
+        journal.write(node("n", f"r{number}"))
+        journal.write(closed(f"r{number}", status="ok"))
+    await journal.settled()
+
+    assert 0 == journal.losses
+    assert [("r0", '{"k": "1"}'), ("r1", None), ("r2", '{"k": "<class \'object\'>"}'), ("r3", '{"1": "{2}"}')] == rows(
+        path, "SELECT run_id, tags FROM runs ORDER BY run_id"
+    )
+    assert 5 == len(rows(path, "SELECT * FROM nodes"))
+
+
 async def test_what_is_no_note_is_left_out(journal, path, caplog):
     """What a plugin hands over by mistake does not take the rest with it."""
     for one in (opened(), object(), "text", object(), started(reserved_usd="dear"), closed()):
@@ -603,6 +618,31 @@ async def test_a_run_that_somebody_else_took_up_ends_here(path, clock):
     assert [("running", "elsewhere:1:1")] == rows(path, "SELECT status, owner FROM runs")
 
 
+async def test_a_run_that_somebody_else_ended_stays_as_it_ended(journal, path):
+    """The process was paused, and what it says of the run when it wakes up is of yesterday."""
+    await journal.claim(opened())
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE runs SET owner = NULL, status = 'ok', output = '1'")
+    other.close()
+    journal.write(closed(status="failed"))
+    await journal.settled()
+
+    assert [("ok", "1")] == rows(path, "SELECT status, output FROM runs")
+
+
+async def test_a_run_that_runs_here_is_busy_though_given_up_elsewhere(journal, path):
+    """Another machine had not heard of it for too long; this process knows better."""
+    await journal.claim(opened())
+    with sqlite3.connect(path) as other:
+        other.execute("UPDATE runs SET owner = NULL, status = 'interrupted'")
+    other.close()
+    claimed = await journal.claim(opened())
+
+    assert ("busy", True) == (claimed.state, claimed.is_ours)
+    journal.write(closed())
+    assert "resumed" == (await journal.claim(opened())).state
+
+
 async def test_a_run_that_was_taken_for_dead_ends_well(journal, path):
     """Nobody took it up."""
     await journal.claim(opened())
@@ -613,6 +653,39 @@ async def test_a_run_that_was_taken_for_dead_ends_well(journal, path):
     await journal.settled()
 
     assert [("ok",)] == rows(path, "SELECT status FROM runs")
+
+
+async def test_a_claim_that_nobody_waits_for_begins_nothing(journal, path):
+    """It was given up while others had the file: when its turn comes there is no run to begin."""
+    with write_lock(path):
+        for _ in range(3):
+            with anyio.move_on_after(0.02):
+                await journal.claim(opened())
+
+    assert "new" == (await journal.claim(opened())).state
+    assert [("running", 0)] == rows(path, "SELECT status, resumed FROM runs")
+
+
+async def test_a_thread_that_was_about_to_end_stays_for_a_run(journal, monkeypatch):
+    """The claim comes between its last question and its end."""
+    monkeypatch.setattr("llmflow.stores._writer._IDLE", 0.01)
+    leave, come = journal._writes._leave, [True]
+
+    def attended_just_before():
+        if come:
+            come.clear()
+            journal._writes.attend()
+        return leave()
+
+    monkeypatch.setattr(journal._writes, "_leave", attended_just_before)
+    journal.write(node("n"))
+    asked = []
+    monkeypatch.setattr(journal._writes, "_stays", lambda: asked.append(1))
+    with anyio.fail_after(30):
+        while journal._writes._thread is not None or come:
+            await anyio.sleep(0.005)
+
+    assert len(asked) >= 2
 
 
 async def test_no_thread_that_writes(journal, monkeypatch):
@@ -694,6 +767,7 @@ async def test_runs_of_dead_processes_are_interrupted(path, clock):
     assert [("uncertain", 500_000_000, 500_000_000)] == rows(
         path, "SELECT outcome, cost_nano, reserved_nano FROM attempts"
     )
+    journal._claimed_here.clear()  # they were never of this process
     states = [(await journal.claim(opened(name))).state for name in ("dead", "far")]
     clock.now += 20
     states.append((await journal.claim(opened("far"))).state)
