@@ -300,7 +300,7 @@ class SqliteJournal:
             writer = self._writer_now()
             writer.execute(_BEAT, (now + LEASE, myself()))
             ours = {run_id for (run_id,) in writer.execute(_OURS, (myself(),))}
-        except (sqlite3.Error, OSError):
+        except Exception:  # noqa: BLE001  # whatever it is, what was written before it is written
             self._close_writer()  # the next time is soon enough
             return
         self._beat_at = now

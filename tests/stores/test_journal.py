@@ -557,7 +557,7 @@ async def test_a_lease_that_cannot_be_renewed_is_no_trouble(path, clock, monkeyp
     assert ([], []) == (failing, warnings(caplog))
 
 
-@pytest.mark.parametrize("error", ["disk I/O error", "database is locked"])
+@pytest.mark.parametrize("error", ["disk I/O error", "database is locked", "a bug"])
 async def test_a_beat_that_fails_is_no_loss(path, clock, monkeypatch, error):
     """What was written before it is in the file, once."""
     statements = []
@@ -565,6 +565,8 @@ async def test_a_beat_that_fails_is_no_loss(path, clock, monkeypatch, error):
     class Connection(sqlite3.Connection):
         def execute(self, statement, *values):
             statements.append(statement)
+            if "SET lease" in statement and error == "a bug":
+                raise RuntimeError(error)
             if "SET lease" in statement:
                 exc = sqlite3.OperationalError(error)
                 exc.sqlite_errorcode = sqlite3.SQLITE_BUSY if "locked" in error else sqlite3.SQLITE_IOERR
