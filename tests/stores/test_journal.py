@@ -110,6 +110,13 @@ def rows(path, statement, *values):
         connection.close()
 
 
+def change(path, statement):
+    """Do what another process does."""
+    with sqlite3.connect(path) as other:
+        other.execute(statement)
+    other.close()
+
+
 def warnings(caplog):
     return [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
 
@@ -602,9 +609,7 @@ async def test_a_run_that_somebody_else_took_up_ends_here(path, clock):
     """The process was paused for longer than its lease: it must not pay more, and not end the run of the other."""
     journal = SqliteJournal(path, clock)
     await journal.claim(opened())
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE runs SET owner = 'elsewhere:1:1'")
-    other.close()
+    change(path, "UPDATE runs SET owner = 'elsewhere:1:1'")
     token = frame.set(Frame(Run("ask", run_id="a"), None, float("inf")))
     try:
         await journal.settled()  # not known yet
@@ -623,9 +628,7 @@ async def test_a_run_that_somebody_else_took_up_ends_here(path, clock):
 async def test_a_run_that_somebody_else_ended_stays_as_it_ended(journal, path):
     """The process was paused, and what it says of the run when it wakes up is of yesterday."""
     await journal.claim(opened())
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE runs SET owner = NULL, status = 'ok', output = '1'")
-    other.close()
+    change(path, "UPDATE runs SET owner = NULL, status = 'ok', output = '1'")
     journal.write(closed(status="failed"))
     await journal.settled()
 
@@ -635,9 +638,7 @@ async def test_a_run_that_somebody_else_ended_stays_as_it_ended(journal, path):
 async def test_a_run_that_runs_here_is_busy_though_given_up_elsewhere(journal, path):
     """Another machine had not heard of it for too long; this process knows better."""
     await journal.claim(opened())
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE runs SET owner = NULL, status = 'interrupted'")
-    other.close()
+    change(path, "UPDATE runs SET owner = NULL, status = 'interrupted'")
     claimed = await journal.claim(opened())
 
     assert ("busy", True) == (claimed.state, claimed.is_ours)
@@ -648,9 +649,7 @@ async def test_a_run_that_runs_here_is_busy_though_given_up_elsewhere(journal, p
 async def test_a_run_that_was_taken_for_dead_ends_well(journal, path):
     """Nobody took it up."""
     await journal.claim(opened())
-    with sqlite3.connect(path) as other:
-        other.execute("UPDATE runs SET owner = NULL, status = 'interrupted'")
-    other.close()
+    change(path, "UPDATE runs SET owner = NULL, status = 'interrupted'")
     journal.write(closed(status="ok"))
     await journal.settled()
 
