@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from llmflow.errors import RunConflict
 from llmflow.journal import RecordedNode, RecordedRun, RunOpened, Spent
 from llmflow.stores._journal_rows import OPEN, Rows, execute
+from llmflow.stores._journal_tables import IS_REPLAY
 from llmflow.stores._owner import LEASE, is_alive, myself
 from llmflow.stores._recorded import NODE_COLUMNS, as_bytes, as_text, as_text_or_none, node_fields
 
@@ -35,7 +36,7 @@ _SPENT = (
     " FROM attempts WHERE run_id = ? AND kind = 'attempt' GROUP BY step"
 )
 
-NO_REPLAY = "(runs.command IS NULL OR runs.command NOT LIKE '{\"replay\"%')"
+NO_REPLAY = f"(command IS NULL OR NOT {IS_REPLAY})"
 """Which runs are no replay of others."""
 
 Reading = Callable[[], AbstractContextManager[Any]]

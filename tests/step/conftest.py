@@ -24,3 +24,15 @@ def echo():
 
     double.asked = model
     return double
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request, tmp_path):
+    """Where runs are recorded."""
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/journal.db"
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A journal in a file, for what must outlive a runtime."""
+    return tmp_path / "journal.db"

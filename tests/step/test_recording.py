@@ -58,18 +58,6 @@ T = TypeVar("T")
 PRICE = Price(input=1.0, output=1.0)
 
 
-@pytest.fixture(params=["memory", "file"])
-def url(request, tmp_path):
-    """Where runs are recorded."""
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/journal.db"
-
-
-@pytest.fixture
-def file(tmp_path):
-    """A journal in a file, for what must outlive a runtime."""
-    return tmp_path / "journal.db"
-
-
 def rows(path, statement, *values):
     connection = sqlite3.connect(path)
     try:

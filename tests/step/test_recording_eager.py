@@ -14,16 +14,6 @@ from llmflow import Model, Reply, RunConflict, Runtime, Usage, flow, prompt, ste
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["memory", "file"])
-def url(request, tmp_path):
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/journal.db"
-
-
-@pytest.fixture
-def file(tmp_path):
-    return tmp_path / "journal.db"
-
-
 def keys(path):
     connection = sqlite3.connect(path)
     try:

@@ -63,11 +63,6 @@ def rows(path, statement):
         connection.close()
 
 
-@pytest.fixture(params=["memory", "file"])
-def url(request, tmp_path):
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/journal.db"
-
-
 @pytest.mark.parametrize("stop", [0, 1, 57, 199])
 async def test_a_map_goes_on_in_the_middle(url, stop):
     """200 items, of which some were done: only the others are asked, and the values are in their order."""
